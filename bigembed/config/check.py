@@ -1,0 +1,83 @@
+"""What the types alone cannot hold: bounds, and options that must fit each other. No torch, no data."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from bigembed.config.schema import BagHead, Job, TextTable, Tokens
+from bigembed.errors import UserError
+
+
+def check(job: Job) -> None:
+    """Refuse a job whose options are out of bounds or contradict each other.
+
+    Raises
+    ------
+    UserError
+        Naming the path of the option, its value and what would be right.
+    """
+    for path, value, metadata in _options("", job):
+        _check_bounds(path, value, metadata)
+    _check_names(job)
+    for name, table in job.tables.items():
+        if isinstance(table, TextTable):
+            _check_tokens(f"tables.{name}", table)
+    if not isinstance(job.head, BagHead):
+        raise UserError("head: no head is chosen; add head=bag")
+
+
+def _options(path: str, node: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield path, value and metadata of every option below ``node``."""
+    for field in dataclasses.fields(node):
+        value, here = getattr(node, field.name), f"{path}{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _options(f"{here}.", value)
+        elif isinstance(value, dict):
+            for name, entry in value.items():
+                yield from _options(f"{here}.{name}.", entry)
+        else:
+            for entry in value if isinstance(value, list) else [value]:
+                yield here, entry, field.metadata
+
+
+def _check_bounds(path: str, value: Any, metadata: Any) -> None:
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    rules = {
+        "minimum": (lambda bound: value >= bound, "at least"),
+        "above": (lambda bound: value > bound, "above"),
+        "maximum": (lambda bound: value <= bound, "at most"),
+        "below": (lambda bound: value < bound, "below"),
+        "multiple": (lambda bound: value % bound == 0, "a multiple of"),
+    }
+    if value != value or value in (float("inf"), float("-inf")):
+        raise UserError(f"{path} is {value}; it must be a finite number")
+    for name, (holds, words) in rules.items():
+        if name in metadata and not holds(metadata[name]):
+            raise UserError(f"{path} is {value}; it must be {words} {metadata[name]}")
+
+
+def _check_names(job: Job) -> None:
+    if not job.features:
+        raise UserError("features is empty; add one, e.g. +features.text.column=text")
+    for name, feature in job.features.items():
+        if feature.table not in job.tables:
+            known = ", ".join(job.tables) or "none"
+            raise UserError(f"features.{name}.table is '{feature.table}', but there is no such table; known tables: {known}")
+    used = {feature.table for feature in job.features.values()}
+    for name in job.tables:
+        if name not in used:
+            raise UserError(f"tables.{name} is used by no feature; drop it, or name it in a feature's table")
+        if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+            raise UserError(f"tables.{name}: a table's name is made of letters, digits and underscores")
+
+
+def _check_tokens(path: str, table: TextTable) -> None:
+    if (table.tokens is Tokens.regex) != (table.pattern is not None):
+        raise UserError(f"{path}.pattern goes with {path}.tokens=regex, and {path}.tokens=regex needs a pattern")
+    if table.pattern is not None:
+        try:
+            re.compile(table.pattern)
+        except re.error as error:
+            raise UserError(f"{path}.pattern is no regular expression: {error}") from None

@@ -1,0 +1,92 @@
+"""The resolved job as a run keeps it: one YAML file, from which the same typed job is made again."""
+
+import dataclasses
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bigembed import __version__
+from bigembed.config import kinds
+from bigembed.config.schema import Job
+from bigembed.errors import UserError
+
+NAME = "job.yaml"
+
+
+def save(job: Job, overrides: list[str], folder: Path) -> None:
+    """Write ``job`` and the overrides that made it to ``folder``/job.yaml."""
+    content = {"bigembed": __version__, "overrides": overrides, "job": as_dict(job)}
+    (folder / NAME).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def load(folder: Path) -> tuple[Job, list[str]]:
+    """Return the job of the run in ``folder``, and its overrides.
+
+    Raises
+    ------
+    UserError
+        When the folder is no run, or its job.yaml does not fit the schema.
+    """
+    path = folder / NAME
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; a run is the folder that bigembed train wrote")
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {NAME}, so it is no run; a run is the folder that bigembed train wrote")
+    try:
+        content = yaml.safe_load(path.read_text())
+        return from_dict(content["job"]), list(content["overrides"])
+    except (yaml.YAMLError, OmegaConfBaseException, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a job: {str(error).splitlines()[0]}") from None
+
+
+def as_dict(job: Job) -> dict[str, Any]:
+    """Return ``job`` as plain values, each node that has several kinds with the name of its kind."""
+    return _plain(job)
+
+
+def from_dict(values: dict[str, Any]) -> Job:
+    """Return the job that ``as_dict`` made ``values`` of, checked by the types of the schema."""
+    values = dict(values)
+    data, head, tables = values.pop("data"), values.pop("head"), values.pop("tables")
+    composed = OmegaConf.merge(OmegaConf.structured(Job), values)
+    composed.data = _of_kind(kinds.DATA, data)
+    composed.head = _of_kind(kinds.HEADS, head)
+    composed.tables = {name: _of_kind(kinds.TABLES, table) for name, table in tables.items()}
+    job = OmegaConf.to_object(composed)
+    assert isinstance(job, Job)
+    return job
+
+
+def differences(before: Job, after: Job) -> list[str]:
+    """Return the paths of the options in which two jobs differ, each with both values."""
+    old, new = (_flat("", as_dict(job)) for job in (before, after))
+    paths = [path for path in {**old, **new} if old.get(path) != new.get(path)]
+    return [f"{path} ({old.get(path)} → {new.get(path)})" for path in paths]
+
+
+def _of_kind(classes: dict[str, type], values: dict[str, Any]) -> Any:
+    values = dict(values)
+    return OmegaConf.merge(OmegaConf.structured(classes[values.pop("kind")]), values)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        several = any(type(value) in axis.values() for axis in (kinds.DATA, kinds.TABLES, kinds.HEADS))
+        return {"kind": kinds.kind_of(value), **fields} if several else fields
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _flat(path: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    entries = [_flat(f"{path}.{name}" if path else name, entry) for name, entry in value.items()]
+    return {name: entry for part in entries for name, entry in part.items()}

@@ -1,0 +1,273 @@
+"""The typed options of a job: one dataclass per group, each option with its help text and its bounds.
+
+Nothing here imports more than the standard library: this module is what ``bigembed --help`` and the page of options read.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    below: float | None = None,
+    multiple: int | None = None,
+) -> Any:
+    """Declare an option: its default, what it does, and the bounds that ``check`` holds it to."""
+    bounds = {"minimum": minimum, "above": above, "maximum": maximum, "below": below, "multiple": multiple}
+    metadata = {"help": help, **{name: bound for name, bound in bounds.items() if bound is not None}}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class Tokens(Enum):
+    """How a text is cut into tokens."""
+
+    words = "words"
+    whitespace = "whitespace"
+    regex = "regex"
+
+
+class Pooling(Enum):
+    """How the rows of one bag become one vector."""
+
+    mean = "mean"
+    sum = "sum"
+
+
+class Format(Enum):
+    """How data files are read."""
+
+    auto = "auto"
+    parquet = "parquet"
+    csv = "csv"
+    jsonl = "jsonl"
+    datasets = "datasets"
+
+
+class TableOptimizer(Enum):
+    """The optimizers that FBGEMM fuses into the backward pass on every device."""
+
+    rowwise_adagrad = "rowwise_adagrad"
+    adagrad = "adagrad"
+    sgd = "sgd"
+
+
+class DenseOptimizer(Enum):
+    """The optimizers of the dense parameters, from ``torch.optim``."""
+
+    adagrad = "adagrad"
+    adam = "adam"
+    sgd = "sgd"
+
+
+class Schedule(Enum):
+    """How the learning rates move over the run, after the warm-up."""
+
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class Monitor(Enum):
+    """The validation figure that chooses the best checkpoint."""
+
+    accuracy = "accuracy"
+    loss = "loss"
+
+
+class Which(Enum):
+    """Which checkpoint of a run."""
+
+    best = "best"
+    last = "last"
+
+
+class Device(Enum):
+    """Where the tables and the head lie."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass(slots=True)
+class DataConfig:
+    """What all kinds of data have in common."""
+
+    validation_fraction: float = option(
+        0.1,
+        "Part of the training rows set aside for every choice made, drawn by the seed (not used where the data has a validation part of its own).",
+        minimum=0.0,
+        below=1.0,
+    )
+    cache_mib: int = option(
+        256, "Encoded training data up to this size (MiB) stays in memory; larger data is encoded anew in every epoch.", minimum=0
+    )
+
+
+@dataclass(slots=True)
+class GeneratedData(DataConfig):
+    """Reviews made by a seeded generator: no files, no network, and a best accuracy that is known."""
+
+    rows: int = option(40_000, "Training reviews to make.", minimum=1)
+    test_rows: int = option(10_000, "Test reviews to make.", minimum=1)
+    vocabulary: int = option(50_000, "Distinct words; their frequencies follow Zipf's law.", minimum=100)
+    seed: int = option(0, "Seed of the generator, apart from the seed of the training.", minimum=0)
+
+
+@dataclass(slots=True)
+class FilesData(DataConfig):
+    """Rows from Parquet, CSV, JSON lines or saved `datasets` folders, or from the Hugging Face Hub."""
+
+    path: str | None = option(None, "Folder that holds the parts named below. Null: the parts are paths themselves, or come from the Hub.")
+    hub: str | None = option(None, "Data set of the Hugging Face Hub to load where no path is given, e.g. stanfordnlp/imdb.")
+    format: Format = option(Format.auto, "How the files are read; auto goes by the ending of the name.")
+    train: str = option("train", "Training part: a name (train finds train.parquet, train-*.parquet, train/ …), a file, or a pattern.")
+    validation: str | None = option(None, "Validation part, like train; null splits it off the training part.")
+    test: str | None = option("test", "Test part, like train, looked at once, at the end; null for none.")
+    in_memory_mib: int = option(
+        1024,
+        "Files larger than this (MiB, decoded) are converted once to an Arrow file in work_dir and memory-mapped.",
+        minimum=0,
+    )
+    work_dir: str | None = option(None, "Where converted files lie; null: bigembed's folder in the user's cache.")
+
+
+@dataclass(slots=True)
+class TableConfig:
+    """What all kinds of tables have in common."""
+
+    dim: int = option(16, "Width of a row; FBGEMM asks for a multiple of 4.", minimum=4, multiple=4)
+    init_range: float | None = option(
+        None, "Rows start uniform in [-init_range, init_range]; null: 1 / dim (fastText's).", above=0.0
+    )
+
+
+@dataclass(slots=True)
+class TextTable(TableConfig):
+    """A table whose rows stand for the tokens of a text."""
+
+    tokens: Tokens = option(Tokens.words, "words: words and punctuation, by Unicode; whitespace; regex: every match of pattern (slower).")
+    pattern: str | None = option(None, "The regular expression (Python's) whose matches are the tokens; for tokens=regex.")
+    lower: bool = option(True, "Lower-case the text first (Unicode's simple mapping).")
+    ngrams: int = option(1, "Also use runs of 2 to this many tokens, hashed.", minimum=1, maximum=8)
+
+
+@dataclass(slots=True)
+class VocabTable(TextTable):
+    """Row 0 for unknown words, one row a word of the training data, then the buckets of the hashed n-grams."""
+
+    min_count: int = option(1, "Words seen less often in the training data are unknown.", minimum=1)
+    max_size: int | None = option(None, "Keep at most this many words, the most frequent ones.", minimum=1)
+    buckets: int = option(1_000_000, "Rows that n-grams are hashed into; needed when ngrams > 1, otherwise there are none.", minimum=1, maximum=2**40)
+
+
+@dataclass(slots=True)
+class HashedTable(TextTable):
+    """Every word and n-gram is hashed into one of the rows: no vocabulary, no first pass over the data."""
+
+    buckets: int = option(1_000_000, "Rows of the table.", minimum=1, maximum=2**40)
+    salt: int = option(0, "Another salt gives another, independent hash.", minimum=0)
+
+
+@dataclass(slots=True)
+class FeatureConfig:
+    """A column of the data, looked up in a table."""
+
+    table: str = option("text", "Table that the values are looked up in.")
+    column: str = option("text", "Column of the data.")
+    pooling: Pooling = option(Pooling.mean, "How the rows of one sample become one vector.")
+
+
+@dataclass(slots=True)
+class HeadConfig:
+    """What all heads have in common."""
+
+    label: str = option("label", "Column of the labels.")
+
+
+@dataclass(slots=True)
+class BagHead(HeadConfig):
+    """fastText's classifier: the pooled vectors, side by side, through a linear layer."""
+
+    classes: int = option(2, "Number of classes; labels are 0 … classes - 1.", minimum=2)
+    hidden: list[int] = option(list, "Widths of hidden layers (ReLU) between the pooled vectors and the classes, e.g. [64].", minimum=1)
+    dropout: float = option(0.0, "Share of the entries of the pooled vectors and of hidden layers that is dropped in training.", minimum=0.0, below=1.0)
+
+
+@dataclass(slots=True)
+class TableOptimConfig:
+    """The optimizer of the tables, fused into the backward pass: only touched rows cost anything."""
+
+    kind: TableOptimizer = option(TableOptimizer.rowwise_adagrad, "rowwise_adagrad keeps one number a row, adagrad one an entry, sgd none.")
+    lr: float = option(0.1, "Learning rate at the height of the schedule.", minimum=0.0)
+    eps: float = option(1e-8, "Added to the root in the Adagrads; FBGEMM's default.", above=0.0)
+
+
+@dataclass(slots=True)
+class DenseOptimConfig:
+    """The optimizer of everything that is not a table."""
+
+    kind: DenseOptimizer = option(DenseOptimizer.adagrad, "adagrad, adam or sgd, as in torch.optim.")
+    lr: float = option(0.1, "Learning rate at the height of the schedule.", minimum=0.0)
+
+
+@dataclass(slots=True)
+class OptimConfig:
+    """Both optimizers and what moves their learning rates."""
+
+    tables: TableOptimConfig = option(TableOptimConfig, "The optimizer of the tables.")
+    dense: DenseOptimConfig = option(DenseOptimConfig, "The optimizer of the dense parameters.")
+    schedule: Schedule = option(Schedule.linear, "constant, or falling to zero at the last step: linear or cosine.")
+    warmup_steps: int = option(0, "Steps over which the learning rates first rise from zero.", minimum=0)
+    clip_value: float | None = option(
+        None, "Clamp every entry of every gradient, tables and dense, to [-clip_value, clip_value].", above=0.0
+    )
+
+
+@dataclass(slots=True)
+class TrainerConfig:
+    """The loop."""
+
+    epochs: int = option(5, "Passes over the training data.", minimum=1)
+    steps: int | None = option(None, "Stop after this many steps instead of after epochs.", minimum=1)
+    batch_size: int = option(512, "Samples of one step, over all ranks together.", minimum=1)
+    eval_batch_size: int = option(2048, "Samples of one step of an evaluation, over all ranks together.", minimum=1)
+    eval_every: int | None = option(None, "Steps between evaluations on the validation part; null: after every epoch.", minimum=1)
+    monitor: Monitor = option(Monitor.accuracy, "Validation figure that chooses the best checkpoint and stops early.")
+    early_stop: int | None = option(None, "Stop after this many evaluations without a better one; null: never.", minimum=1)
+    save_every: int | None = option(None, "Steps between checkpoints; null: with every evaluation.", minimum=1)
+    keep: int = option(1, "How many of the latest checkpoints stay on disk, apart from the best.", minimum=1)
+    test_with: Which = option(Which.best, "Checkpoint that the test part is judged with.")
+    report_every: int = option(50, "Steps between two lines of metrics.jsonl.", minimum=1)
+
+
+@dataclass(slots=True)
+class RuntimeConfig:
+    """The machine."""
+
+    device: Device = option(Device.auto, "auto takes the GPU where there is one.")
+    threads: int | None = option(None, "Threads of the training step in each process; null: the cores this process may use, shared with the other ranks.", minimum=1)
+    tensorboard: bool = option(True, "Write TensorBoard events into the run folder.")
+
+
+@dataclass(slots=True)
+class Job:
+    """One training run."""
+
+    seed: int = option(0, "Seed of the initial rows, the order of the samples, the validation split and dropout.", minimum=0, below=2**63)
+    data: DataConfig = option(DataConfig, "Where the rows come from.")
+    tables: dict[str, TableConfig] = option(dict, "Embedding tables by name.")
+    features: dict[str, FeatureConfig] = option(dict, "Features by name: which column is looked up in which table.")
+    head: HeadConfig = option(HeadConfig, "What is predicted from the looked-up vectors.")
+    optim: OptimConfig = option(OptimConfig, "How the parameters move.")
+    trainer: TrainerConfig = option(TrainerConfig, "The loop.")
+    runtime: RuntimeConfig = option(RuntimeConfig, "The machine.")
+    resume: str | None = option(None, "Run folder to continue.")

@@ -1,0 +1,54 @@
+"""Rows of unequal length as two flat arrays: the layout that Arrow lists and TorchRec's KeyedJaggedTensor share."""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Rows of values: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
+
+    Attributes
+    ----------
+    values : ndarray, shape (n,), int32 or int64
+        The values of all rows, one after the other.
+    offsets : ndarray, shape (rows + 1,), int64
+        Where each row begins; the last entry is where the last row ends.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The number of values of each row, shape (rows,), int64."""
+        return np.diff(self.offsets)
+
+    def take(self, index: np.ndarray) -> "Ragged":
+        """Return the rows named by ``index`` (int64, each in ``[0, rows)``), copied, in that order."""
+        offsets = np.zeros(len(index) + 1, np.int64)
+        np.cumsum(self.offsets[index + 1] - self.offsets[index], out=offsets[1:])
+        values = np.empty(offsets[-1], self.values.dtype)
+        _copy_rows(self.values, self.offsets, index, offsets, values)
+        return Ragged(values, offsets)
+
+
+def concatenate(parts: "list[Ragged]") -> Ragged:
+    """Return the rows of all ``parts``, one part after the other."""
+    sizes = np.cumsum([0] + [part.offsets[-1] for part in parts])
+    offsets = [np.zeros(1, np.int64)] + [part.offsets[1:] + size for part, size in zip(parts, sizes, strict=False)]
+    return Ragged(np.concatenate([part.values for part in parts]), np.concatenate(offsets))
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_rows(values, offsets, index, out_offsets, out):
+    for i in range(len(index)):
+        start = offsets[index[i]]
+        for j in range(out_offsets[i + 1] - out_offsets[i]):
+            out[out_offsets[i] + j] = values[start + j]
