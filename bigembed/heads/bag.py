@@ -1,0 +1,42 @@
+"""fastText's classifier (Joulin et al. 2016): pooled vectors, linear layers, one score a class."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from bigembed.config.schema import BagHead
+
+
+class Bag(nn.Module):
+    """Pooled vectors to class scores.
+
+    Two classes need one score: the logit of class 1. More have one each, for a softmax.
+    """
+
+    def __init__(self, config: BagHead, width: int) -> None:
+        super().__init__()
+        self.binary = config.classes == 2
+        layers: list[nn.Module] = [nn.Dropout(config.dropout)] if config.dropout else []
+        for hidden in config.hidden:
+            layers += [nn.Linear(width, hidden), nn.ReLU()]
+            layers += [nn.Dropout(config.dropout)] if config.dropout else []
+            width = hidden
+        layers.append(nn.Linear(width, 1 if self.binary else config.classes))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Return the scores, shape (samples, 1 or classes), of ``pooled``, shape (samples, width)."""
+        return self.layers(pooled)
+
+    def losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return each sample's cross entropy in nats, shape (samples,), for ``labels`` (int64)."""
+        if self.binary:
+            return functional.binary_cross_entropy_with_logits(scores.squeeze(1), labels.to(scores.dtype), reduction="none")
+        return functional.cross_entropy(scores, labels, reduction="none")
+
+    def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
+        """Return the probability of every class, shape (samples, classes)."""
+        if self.binary:
+            positive = torch.sigmoid(scores)
+            return torch.cat([1 - positive, positive], 1)
+        return torch.softmax(scores, 1)

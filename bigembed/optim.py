@@ -1,0 +1,98 @@
+"""Both optimizers, fused and dense, under one schedule."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.optim import _apply_optimizer_in_backward
+from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.optim.optimizers import in_backward_optimizer_filter
+from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+
+from bigembed.config.schema import DenseOptimConfig, DenseOptimizer, OptimConfig, Schedule, TableOptimConfig, TableOptimizer
+
+TABLE_OPTIMIZERS = {
+    TableOptimizer.rowwise_adagrad: RowWiseAdagrad,
+    TableOptimizer.adagrad: torch.optim.Adagrad,
+    TableOptimizer.sgd: torch.optim.SGD,
+}
+DENSE_OPTIMIZERS = {
+    DenseOptimizer.adagrad: torch.optim.Adagrad,
+    DenseOptimizer.adam: torch.optim.Adam,
+    DenseOptimizer.sgd: torch.optim.SGD,
+}
+
+
+EPS = 1e-8  # FBGEMM's; torch has 1e-10 for Adagrad. One for both, or the same job differs between them (mlcommons/training#622).
+
+
+def fuse(tables: nn.Module, config: TableOptimConfig) -> None:
+    """Attach the optimizer of ``config`` to ``tables`` (on meta, before sharding): FBGEMM then updates rows in the backward pass."""
+    _apply_optimizer_in_backward(TABLE_OPTIMIZERS[config.kind], tables.parameters(), _options(config, TableOptimizer.sgd))
+
+
+def _options(config: TableOptimConfig | DenseOptimConfig, without_eps: TableOptimizer | DenseOptimizer) -> dict[str, float]:
+    if config.kind is without_eps:
+        return {"lr": config.lr}
+    return {"lr": config.lr, "eps": EPS if config.eps is None else config.eps}
+
+
+def factor(config: OptimConfig, step: int, steps: int) -> float:
+    """Return what the learning rates are multiplied with in ``step`` (from 0) of ``steps``."""
+    if step < config.warmup_steps:
+        return (step + 1) / (config.warmup_steps + 1)
+    done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    if config.schedule is Schedule.linear:
+        return 1 - done
+    return 0.5 * (1 + math.cos(math.pi * done)) if config.schedule is Schedule.cosine else 1.0
+
+
+class Optimizers:
+    """The fused optimizer of the tables and the dense one of everything else, stepped together."""
+
+    def __init__(self, model: DistributedModelParallel, config: OptimConfig, steps: int) -> None:
+        self.config, self.steps = config, steps
+        self.fused = model.fused_optimizer
+        dense = dict(in_backward_optimizer_filter(model.named_parameters()))
+        self.names, self.parameters = list(dense), list(dense.values())
+        options = _options(config.dense, DenseOptimizer.sgd)
+        self.dense = DENSE_OPTIMIZERS[config.dense.kind](self.parameters, **options)
+
+    def dense_state(self) -> dict[str, torch.Tensor]:
+        """Return the dense optimizer's state as "parameter|entry" to tensor; empty where it keeps none."""
+        state = self.dense.state_dict()["state"]
+        return {
+            f"{self.names[index]}|{entry}": value if isinstance(value, torch.Tensor) else torch.tensor(value)
+            for index, entries in state.items()
+            for entry, value in entries.items()
+            if value is not None  # SGD without momentum keeps a None
+        }
+
+    def load_dense_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Put back what ``dense_state`` returned."""
+        entries: dict[int, dict[str, Any]] = {}
+        for key, value in state.items():
+            name, _, entry = key.rpartition("|")
+            entries.setdefault(self.names.index(name), {})[entry] = value
+        self.dense.load_state_dict({**self.dense.state_dict(), "state": entries})
+
+    def schedule(self, step: int) -> float:
+        """Set the learning rates of ``step`` and return their factor; the fused kernel reads its own in the backward pass."""
+        scale = factor(self.config, step, self.steps)
+        for group in self.fused.param_groups:
+            group["lr"] = self.config.tables.lr * scale
+        for group in self.dense.param_groups:
+            group["lr"] = self.config.dense.lr * scale
+        self.fused.step()  # no update: it hands the learning rate to the kernel
+        return scale
+
+    def zero_grad(self) -> None:
+        """Drop the dense gradients; the fused ones never exist as a whole."""
+        self.dense.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Move the dense parameters; the tables moved in the backward pass."""
+        if self.config.clip_value is not None:
+            nn.utils.clip_grad_value_(self.parameters, self.config.clip_value)
+        self.dense.step()

@@ -1,0 +1,115 @@
+"""What a run tells while it works: a live line on a terminal, plain lines elsewhere, metrics.jsonl and TensorBoard events always."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+JSONL = "metrics.jsonl"
+PLAIN_EVERY = 5.0  # seconds between two plain progress lines
+
+
+class Report:
+    """Progress of one run.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    steps : int
+        Steps of the whole run.
+    start : int
+        Step from which this process goes on; lines of later steps, written before a crash, are dropped.
+    tensorboard : bool
+        Whether to write events.
+    """
+
+    def __init__(self, folder: Path, steps: int, start: int, tensorboard: bool) -> None:
+        self.console = Console(stderr=True)
+        self.steps, self.began, self.spoke = steps, time.perf_counter(), time.perf_counter()
+        _drop_lines_after(folder / JSONL, start)
+        self.lines = (folder / JSONL).open("a", buffering=1)
+        self.events = _writer(folder, start) if tensorboard else None
+        self.progress = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task("", total=steps, completed=start)
+
+    def __enter__(self) -> "Report":
+        """Start the live line."""
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End the live line and close the files."""
+        self.progress.stop()
+        self.lines.close()
+        if self.events is not None:
+            self.events.close()
+
+    def step(self, step: int, figures: dict[str, float]) -> None:
+        """Record the figures of the training since the last report."""
+        self.record("train", step, figures)
+        text = (
+            f"loss {figures['loss']:.4f}  {figures['samples_per_s']:,.0f} samples/s  {figures['words_per_s']:,.0f} words/s  "
+            f"waiting: {waits(figures)}"
+        )
+        self.progress.update(self.task, completed=step, description=text)
+        if not self.console.is_terminal and time.perf_counter() - self.spoke >= PLAIN_EVERY:
+            self.spoke = time.perf_counter()
+            self.say(f"step {step}/{self.steps}  {text}")
+
+    def record(self, part: str, step: int, figures: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl, and the figures to TensorBoard."""
+        self.lines.write(json.dumps({"part": part, "step": step, **figures}) + "\n")
+        if self.events is not None:
+            for name, value in figures.items():
+                if isinstance(value, int | float):
+                    self.events.add_scalar(f"{part}/{name}", value, step)
+
+    def say(self, text: str) -> None:
+        """Print a line above the live one."""
+        self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def waits(figures: dict[str, float]) -> str:
+    """Say which of the two waits for the other: the training step or the data."""
+    step, data = figures["waited_for_data"], figures["waited_for_step"]
+    if max(step, data) < 0.05:
+        return "neither"
+    return f"step for data ({step:.0%})" if step > data else f"data for step ({data:.0%})"
+
+
+def _writer(folder: Path, start: int) -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, and not everybody wants it
+
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    """Keep the lines of metrics.jsonl up to ``step``: the run will write the later ones again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            print(f"dropped a damaged line of {path}", file=sys.stderr)
+    path.write_text("".join(kept))

@@ -1,0 +1,1 @@
+"""The one place that knows how TorchRec lays tables over ranks."""

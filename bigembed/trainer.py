@@ -1,0 +1,324 @@
+"""Training: what a job names is opened, then the loop, then the test part, once."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torchrec.distributed.model_parallel import DistributedModelParallel
+
+from bigembed import run
+from bigembed.batch import Batch
+from bigembed.build import build
+from bigembed.checkpoint import load_checkpoint, save_checkpoint
+from bigembed.config.schema import Job, Monitor, Which
+from bigembed.errors import UserError
+from bigembed.evaluation import evaluate, share
+from bigembed.loader import Ahead
+from bigembed.optim import Optimizers
+from bigembed.prepare import Part, Prepared, prepare
+from bigembed.report import Report, say
+from bigembed.runtime import Runtime, available_cores, start
+from bigembed.signals import Stop, Stopped, watch
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands: all that a continued run must know besides the parameters.
+
+    Attributes
+    ----------
+    step : int
+        Steps made.
+    evaluated : bool
+        Whether the evaluation due after this step has been made.
+    loss, samples : float, int
+        Sum of the losses and number of samples since the epoch began.
+    best_step, best_value : int or None, float or None
+        The best evaluation so far.
+    worse : int
+        Evaluations since then.
+    """
+
+    step: int = 0
+    evaluated: bool = True
+    loss: float = 0.0
+    samples: int = 0
+    best_step: int | None = None
+    best_value: float | None = None
+    worse: int = 0
+
+
+@dataclass(slots=True)
+class Speed:
+    """What this process has done since it began or continued."""
+
+    seconds: float = 0.0
+    samples: int = 0
+    tokens: int = 0
+    waited_for_data: float = 0.0
+    waited_for_step: float = 0.0
+
+    def figures(self) -> dict[str, float]:
+        """Return rates per second of training, and the shares of it that were spent waiting."""
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "samples_per_s": self.samples / seconds,
+            "words_per_s": self.tokens / seconds,
+            "waited_for_data": self.waited_for_data / seconds,
+            "waited_for_step": self.waited_for_step / seconds,
+        }
+
+
+@dataclass(slots=True)
+class Training:
+    """Everything the loop works on."""
+
+    job: Job
+    folder: Path
+    runtime: Runtime
+    data: Prepared
+    model: DistributedModelParallel
+    optimizers: Optimizers
+    steps: int
+    progress: Progress
+    saved: int | None = None  # step of the checkpoint that is on disk with this very progress
+    speed: Speed = field(default_factory=Speed)
+    recent: Speed = field(default_factory=Speed)  # since the last report
+    recent_loss: float = 0.0
+    unsettled: list[tuple[int, np.ndarray, torch.Tensor]] = field(default_factory=list)  # step, rows, loss
+
+
+def train(job: Job, folder: Path) -> dict[str, Any]:
+    """Train ``job`` in its run ``folder``, from its last checkpoint if there is one, and return the figures of metrics.json.
+
+    Raises
+    ------
+    UserError
+        For whatever the user can mend.
+    Stopped
+        When a signal asked the run to end; it is saved.
+    """
+    began = time.perf_counter()
+    with watch() as stop, start(job.runtime) as runtime:
+        training = open_training(job, folder, runtime)
+        opened = time.perf_counter()
+        with Report(folder, training.steps, training.progress.step, job.runtime.tensorboard) as report:
+            loop(training, report, stop)
+            figures = finish(training, report, stop)
+        figures["speed"] |= {"prepare_s": opened - began, "train_s": training.speed.seconds, "total_s": time.perf_counter() - began}
+        del training  # what holds the process group goes before the group does
+        if runtime.chief:
+            run.write_metrics(folder, figures)
+    return figures
+
+
+def open_training(job: Job, folder: Path, runtime: Runtime) -> Training:
+    """Open the data, build the model, and go to where the run stands."""
+    threads = job.runtime.threads or available_cores()
+    data = prepare(job, folder / run.ENCODERS, threads, say)
+    model = build(job, {name: encoder.rows for name, encoder in data.encoders.items()}, runtime)
+    per_epoch = -(-data.order.train_size // job.trainer.batch_size)
+    steps = job.trainer.steps or job.trainer.epochs * per_epoch
+    training = Training(job, folder, runtime, data, model, Optimizers(model, job.optim, steps), steps, Progress())
+    resume(training)
+    return training
+
+
+def resume(training: Training) -> None:
+    """Go to the newest checkpoint that is whole; stay at the start where there is none."""
+    finished = run.checkpoints(training.folder)
+    for path in reversed(finished):
+        try:
+            state = load_checkpoint(path, training.model, training.optimizers)
+        except UserError as error:
+            if path == finished[0]:
+                raise
+            say(f"warning: {error}; going back to the checkpoint before")
+            continue
+        if state["data"] != training.data.fingerprint:
+            raise UserError(f"the training data is not what the run began with: {state['data']} then, {training.data.fingerprint} now")
+        training.progress = Progress(**state["progress"])
+        training.saved = training.progress.step
+        say(f"continuing at step {training.progress.step} of {training.steps}")
+        return
+
+
+def loop(training: Training, report: Report, stop: Stop) -> None:
+    """Make the steps that are left, with evaluations and checkpoints where they are due."""
+    progress, batches = training.progress, ahead(training)
+    stop.patient = True
+    stepping = iter(batches)
+    try:
+        while True:
+            if due(training) and not progress.evaluated:
+                judge(training, report, stop)
+            stop.check()
+            if progress.step == training.steps or out_of_patience(training):
+                break
+            began = time.perf_counter()
+            batch = next(stepping)
+            make_step(training, batch)
+            training.recent.seconds += time.perf_counter() - began
+            if progress.step % training.job.trainer.report_every == 0 or progress.step == training.steps:
+                tell(training, report, batches)
+            if training.job.trainer.save_every and progress.step % training.job.trainer.save_every == 0:
+                save(training)
+    except Stopped as stopped:
+        save(training)
+        raise Stopped(stopped.number, f"stopped at step {progress.step} of {training.steps}; everything is saved") from None
+    finally:
+        stop.patient = False
+        stepping.close()
+    if training.saved != progress.step:
+        save(training)
+
+
+def ahead(training: Training) -> Ahead:
+    """Return this rank's batches from the present step on, made in advance."""
+    order, size, runtime = training.data.order, training.job.trainer.batch_size, training.runtime
+    per_epoch = -(-order.train_size // size)
+
+    def shares() -> Iterator[tuple[np.ndarray, float]]:
+        for step in range(training.progress.step, training.steps):
+            epoch, batch = divmod(step, per_epoch)
+            rows = order.train_rows(epoch, batch * size, min((batch + 1) * size, order.train_size))
+            yield share(rows, runtime), runtime.world / len(rows)
+
+    return Ahead(training.data.train.batch, shares())
+
+
+def make_step(training: Training, batch: Batch) -> None:
+    """Move the parameters by one batch."""
+    progress, optimizers = training.progress, training.optimizers
+    optimizers.schedule(progress.step)
+    optimizers.zero_grad()
+    loss, _, _ = training.model(batch.to(training.runtime.device, non_blocking=True))
+    loss.backward()
+    optimizers.step()
+    per_epoch = -(-training.data.order.train_size // training.job.trainer.batch_size)
+    if progress.step % per_epoch == 0:
+        progress.loss, progress.samples = 0.0, 0
+    progress.step += 1
+    progress.evaluated = False
+    training.unsettled.append((progress.step, batch.rows, loss.detach()))
+    training.recent.samples += len(batch.rows)
+    training.recent.tokens += batch.tokens
+    if training.runtime.device.type == "cpu" or progress.step % per_epoch == 0:
+        settle(training)  # elsewhere reading a loss would stall the device: reports, saves and epochs do it
+
+
+def settle(training: Training) -> None:
+    """Add up the losses of the last steps, and end the run if one of them is no number."""
+    if not training.unsettled:
+        return
+    losses = torch.stack([loss for _, _, loss in training.unsettled])
+    if training.runtime.world > 1:
+        dist.all_reduce(losses)
+        losses /= training.runtime.world
+    for (step, rows, _), loss in zip(training.unsettled, losses.tolist(), strict=True):
+        if not np.isfinite(loss):
+            named = ", ".join(map(str, rows[:20].tolist())) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")
+            raise UserError(
+                f"the loss is {loss} at step {step}, whose batch holds the training rows {named}; lower optim.tables.lr and "
+                f"optim.dense.lr or set optim.clip_value, and look at those rows; the last checkpoint is untouched"
+            )
+        samples = len(rows) * training.runtime.world
+        training.progress.loss += loss * samples
+        training.progress.samples += samples
+        training.recent_loss += loss * samples
+    training.unsettled.clear()
+
+
+def tell(training: Training, report: Report, batches: Ahead) -> None:
+    """Report the steps since the last report."""
+    settle(training)
+    recent, total = training.recent, training.speed
+    recent.waited_for_data = batches.waiting.step - total.waited_for_data
+    recent.waited_for_step = batches.waiting.data - total.waited_for_step
+    loss = training.recent_loss / max(1, recent.samples * training.runtime.world)
+    report.step(training.progress.step, {"loss": loss, **recent.figures()})
+    for name, value in asdict(recent).items():
+        setattr(total, name, getattr(total, name) + value)
+    training.recent, training.recent_loss = Speed(), 0.0
+
+
+def due(training: Training) -> bool:
+    """Whether an evaluation belongs after the present step."""
+    every = training.job.trainer.eval_every or -(-training.data.order.train_size // training.job.trainer.batch_size)
+    return training.data.validation is not None and (training.progress.step % every == 0 or training.progress.step == training.steps)
+
+
+def out_of_patience(training: Training) -> bool:
+    """Whether too many evaluations passed without a better one."""
+    limit = training.job.trainer.early_stop
+    return limit is not None and training.progress.worse >= limit
+
+
+def judge(training: Training, report: Report, stop: Stop) -> None:
+    """Evaluate on the validation part, and save: the best checkpoint is the one with the best figure."""
+    progress, part = training.progress, training.data.validation
+    assert part is not None
+    figures = look_at(training, part, stop)
+    progress.evaluated = True
+    report.record("validation", progress.step, figures)
+    report.say(f"step {progress.step}: validation accuracy {figures['accuracy']:.4f}, loss {figures['loss']:.4f}")
+    monitor = training.job.trainer.monitor
+    value = figures[monitor.name] if monitor is Monitor.accuracy else -figures[monitor.name]
+    if progress.best_value is None or value > progress.best_value:
+        progress.best_step, progress.best_value, progress.worse = progress.step, value, 0
+    else:
+        progress.worse += 1
+    if not training.job.trainer.save_every or progress.best_step == progress.step:
+        save(training)
+
+
+def look_at(training: Training, part: Part, stop: Stop) -> dict[str, float]:
+    """Return the figures on a part; a signal ends it."""
+    return evaluate(
+        training.model, part.examples, part.rows, training.job.trainer.eval_batch_size, training.runtime, stop.check
+    )
+
+
+def save(training: Training) -> None:
+    """Write a checkpoint of the present step, mark the best one, drop those that are neither best nor among the latest."""
+    settle(training)
+    progress, folder = training.progress, training.folder
+    state = {
+        "cursor": {
+            "epoch": progress.step // -(-training.data.order.train_size // training.job.trainer.batch_size),
+            "samples_in_epoch": progress.samples,
+        },
+        "progress": asdict(progress),
+        "data": training.data.fingerprint,
+    }
+    save_checkpoint(folder / run.CHECKPOINTS, progress.step, state, training.model, training.optimizers, training.runtime)
+    training.saved = progress.step
+    if not training.runtime.chief:
+        return
+    if progress.best_step is not None:
+        run.mark_best(folder, progress.best_step)
+    for path in run.checkpoints(folder)[: -training.job.trainer.keep]:
+        if progress.best_step is None or path.name != run.name_of(progress.best_step):
+            shutil.rmtree(path)
+
+
+def finish(training: Training, report: Report, stop: Stop) -> dict[str, Any]:
+    """Judge the chosen checkpoint on the validation part and, once, on the test part; return all figures."""
+    progress = training.progress
+    last = {"loss": progress.loss / max(1, progress.samples), "steps": progress.step}
+    path = run.choose(training.folder, training.job.trainer.test_with)
+    if path.name != run.name_of(progress.step):
+        load_checkpoint(path, training.model, None)
+    figures: dict[str, Any] = {"train": last, "speed": training.speed.figures(), "checkpoint": path.name}
+    for name, part in (("validation", training.data.validation), ("test", training.data.test)):
+        if part is not None:
+            figures[name] = look_at(training, part, stop)
+    if "test" in figures:
+        report.record("test", progress.step, figures["test"])
+    return figures
