@@ -1,11 +1,14 @@
 """What one step works on."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torchrec import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
+
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # else the first KeyedJaggedTensor logs a note of torch's
 
 
 @dataclass(slots=True)

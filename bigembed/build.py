@@ -16,20 +16,17 @@ BLOCK = 1 << 20  # rows filled at once where the device is not the host
 
 
 def build(job: Job, rows: dict[str, int], runtime: Runtime) -> DistributedModelParallel:
-    """Return the sharded model of ``job`` with tables of ``rows`` rows, its rows at their start.
+    """Return the sharded model of ``job`` with tables of ``rows`` rows, whose values are yet to be set.
 
-    Tables on meta, optimizer into the backward pass, sharding, and only then the rows: by seed, table and global row id, so that
-    they are the same on any number of ranks.
+    Tables on meta, optimizer into the backward pass, then sharding: in another order TorchRec does something else in silence.
     """
     model = Model(job, rows, torch.device("meta"))
     fuse(getattr(model, TABLES), job.optim.tables)
-    sharded = distribute(model, runtime, job.optim.clip_value)
-    fill_rows(sharded, job)
-    return sharded
+    return distribute(model, runtime, job.optim.clip_value)
 
 
 def fill_rows(model: DistributedModelParallel, job: Job) -> None:
-    """Draw the rows of every table, uniform in [-init_range, init_range)."""
+    """Draw the rows of every table, uniform in [-init_range, init_range): by seed, table and global row id, on any number of ranks."""
     for table, shards in weights(model).items():
         config = job.tables[table]
         reach = config.init_range or 1 / config.dim

@@ -1,13 +1,15 @@
 """The one 64-bit hash of words, n-grams and numbers, and random numbers that depend on a counter alone.
 
-Tables and vocabularies are written with this hash, and rows are initialised by these numbers: both are part of the file
-format. A change of any constant is a new ``NAME``, which loaders compare; the tests pin golden values. Kernels elsewhere
-have these functions compiled into them, and numba's cache does not notice a change here: delete ``__pycache__`` then.
+Tables and vocabularies are written with this hash, and rows are initialised by these numbers: both are part of the
+file format. A change of any constant is a new ``NAME``, which loaders compare; the tests pin golden values. Kernels
+elsewhere have these functions compiled into them, and numba's cache does not notice a change here: delete
+``__pycache__`` then.
 """
 
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numba
 import numpy as np
@@ -21,7 +23,7 @@ BASIS = np.uint64(0xCBF29CE484222325)
 
 _PRIME = np.uint64(0x100000001B3)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-# splitmix64's finaliser, Stafford's variant 13: one flipped bit of the input flips every bit of the output half the time.
+# splitmix64's finaliser, Stafford's variant 13: a flipped bit of the input flips each bit of the output half the time.
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 # Left and right part of an n-gram must not commute, so the left one is multiplied (by an odd number: nothing is lost).
@@ -31,11 +33,10 @@ _ROUNDS = 6
 _MASK = (1 << 64) - 1
 
 
-@intrinsic
-def _high_product(typing, a, b):
-    """Return the upper 64 bits of the 128-bit product of two uint64."""
+def _upper_half_of_product(typing: Any, a: Any, b: Any) -> Any:
+    """Multiply two uint64 and keep the upper 64 of the 128 bits."""
 
-    def emit(context, builder, signature, arguments):
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         wide = ir.IntType(128)
         product = builder.mul(builder.zext(arguments[0], wide), builder.zext(arguments[1], wide))
         return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
@@ -43,35 +44,38 @@ def _high_product(typing, a, b):
     return numba.uint64(numba.uint64, numba.uint64), emit
 
 
+_high_product: Any = intrinsic(_upper_half_of_product)
+
+
 @numba.njit(nogil=True, cache=True)
-def mix(x):
-    """Return the uint64 ``x`` stirred so that every bit of it moves every bit of the result; 0 stays 0, none is lost."""
+def mix(x: np.uint64) -> np.uint64:
+    """Return ``x`` stirred, so that each bit of it moves each bit of the result; one to one, and 0 stays 0."""
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
     x = (x ^ (x >> np.uint64(27))) * _MIX_2
     return x ^ (x >> np.uint64(31))
 
 
 @numba.njit(nogil=True, cache=True)
-def feed(state, byte):
-    """Return the state (uint64, at first ``BASIS``) of a string's hash after one more byte (uint64)."""
+def feed(state: np.uint64, byte: np.uint64) -> np.uint64:
+    """Return the state of a string's hash, at first ``BASIS``, after one more byte."""
     return (state ^ byte) * _PRIME
 
 
 @numba.njit(nogil=True, cache=True)
-def finish(state, salt):
-    """Return the hash (uint64) of a string from its state and its salt after ``mix``; never 0, which marks empty slots."""
+def finish(state: np.uint64, salt: np.uint64) -> np.uint64:
+    """Return the hash of a string from its state and ``mix(salt)``; never 0, which is free to mark empty slots."""
     return max(mix(state + salt), np.uint64(1))
 
 
 @numba.njit(nogil=True, cache=True)
-def combine(left, right):
-    """Return the hash (uint64) of an n-gram from those of its first part and of its last word; the order matters."""
+def combine(left: np.uint64, right: np.uint64) -> np.uint64:
+    """Return the hash of an n-gram from those of all but its last word and of that word; the order matters."""
     return mix(left * _LEFT + right)
 
 
 @numba.njit(nogil=True, cache=True)
-def reduce(hashed, size):
-    """Return a number in ``[0, size)`` (uint64) from a hash: its share of the full range, without a division."""
+def reduce(hashed: np.uint64, size: np.uint64) -> np.uint64:
+    """Return a number in ``[0, size)`` from a hash: as far up as the hash is in its own range, without a division."""
     return _high_product(hashed, size)
 
 
@@ -216,7 +220,7 @@ def _cores() -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def _hash_bytes(values, offsets, salt, out):
+def _hash_bytes(values: np.ndarray, offsets: np.ndarray, salt: np.uint64, out: np.ndarray) -> None:
     salt = mix(salt)
     for i in range(len(out)):
         state = BASIS
@@ -226,19 +230,19 @@ def _hash_bytes(values, offsets, salt, out):
 
 
 @numba.njit(nogil=True, cache=True)
-def _hash_integers(values, salt, out):
+def _hash_integers(values: np.ndarray, salt: np.uint64, out: np.ndarray) -> None:
     start = mix(salt) + _GOLDEN
     for i in range(len(out)):
         out[i] = mix(np.uint64(values[i]) + start)
 
 
 @numba.njit(nogil=True, cache=True)
-def _key(seed, stream):
+def _key(seed: np.uint64, stream: np.uint64) -> np.uint64:
     return mix(mix(seed + _GOLDEN) + stream)
 
 
 @numba.njit(nogil=True, cache=True)
-def _uniform(out, seed, stream, start):
+def _uniform(out: np.ndarray, seed: np.uint64, stream: np.uint64, start: np.uint64) -> None:
     key = _key(seed, stream)
     for i in range(len(out)):
         bits = mix(key + (start + np.uint64(i)) * _GOLDEN)
@@ -246,7 +250,9 @@ def _uniform(out, seed, stream, start):
 
 
 @numba.njit(nogil=True, cache=True)
-def _fill_uniform(out, seed, stream, corner, width, low, high):
+def _fill_uniform(
+    out: np.ndarray, seed: np.uint64, stream: np.uint64, corner: np.uint64, width: np.uint64, low: float, high: float
+) -> None:
     key = _key(seed, stream)
     scale = np.float32((high - low) * 2.0**-24)
     base = np.float32(low)
@@ -260,8 +266,10 @@ def _fill_uniform(out, seed, stream, corner, width, low, high):
 
 
 @numba.njit(nogil=True, cache=True)
-def _permute(positions, n, left, right, key, out):
-    """A Feistel network over ``left * right`` places, walked until the place lies in range(n); rarely a second time."""
+def _permute(
+    positions: np.ndarray, n: np.uint64, left: np.uint64, right: np.uint64, key: np.uint64, out: np.ndarray
+) -> bool:
+    """Walk a Feistel network over ``left * right`` places until the place lies in range(n): rarely a second time."""
     keys = np.empty(_ROUNDS, np.uint64)
     for k in range(_ROUNDS):
         keys[k] = _key(key, np.uint64(k))

@@ -1,6 +1,5 @@
 """From a job's data to samples: parts opened, labels checked, encoders learned from the training rows (or read back), ids made."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +8,13 @@ import pyarrow as pa
 
 from bigembed import encoders
 from bigembed.config.schema import Job
-from bigembed.data import Parts, open_data
+from bigembed.data import Parts, open_data, open_part
 from bigembed.data.labels import check_labels
 from bigembed.data.order import Order
 from bigembed.encoders import Encoder, TextColumn
 from bigembed.errors import UserError
 from bigembed.examples import Examples, open_examples
+from bigembed.report import say
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Prepared:
     fingerprint: dict[str, int]
 
 
-def prepare(job: Job, folder: Path, threads: int, say: Callable[[str], None]) -> Prepared:
+def prepare(job: Job, folder: Path, threads: int) -> Prepared:
     """Return the data of ``job``; its encoders are read from ``folder``, or learned and kept there.
 
     Raises
@@ -59,21 +59,42 @@ def prepare(job: Job, folder: Path, threads: int, say: Callable[[str], None]) ->
     UserError
         For whatever is wrong with the data.
     """
-    parts = open_data(job.data, text_columns(job), [job.head.label])
-    fraction = 0.0 if parts.validation is not None else job.data.validation_fraction
-    order = Order(parts.train.num_rows, fraction, job.seed)
-    labels = {name: check_labels(table, job.head.label, job.head.classes, name) for name, table in _tables(parts).items()}
-    known = _encoders(job, folder, parts.train, order, threads, say)
+    parts, order, labels = _open(job)
+    known = _learned(job, folder, parts.train, order, threads)
     train = open_examples(job, known, parts.train, labels["train"])
-    validation = test = None
-    if parts.validation is not None:
-        validation = _whole(open_examples(job, known, parts.validation, labels["validation"]))
-    elif order.validation_size:
-        validation = Part(train, order.validation_rows(0, order.validation_size))
-    if parts.test is not None:
-        test = _whole(open_examples(job, known, parts.test, labels["test"]))
+    validation, test = _judged(job, parts, order, known, labels)
+    if validation is not None and parts.validation is None:
+        validation.examples = train  # the same rows, and the same ids in memory
     train.cache(job.data.cache_mib << 20, threads)
     return Prepared(order, known, train, validation, test, _fingerprint(job, parts.train))
+
+
+def prepare_judged(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str, Part]]:
+    """Return the encoders of a run, and the parts that it is judged on by name: validation and test, where there are any.
+
+    Raises
+    ------
+    UserError
+        For whatever is wrong with the data.
+    """
+    parts, order, labels = _open(job)
+    known = load_encoders(job, folder)
+    validation, test = _judged(job, parts, order, known, labels)
+    return known, {name: part for name, part in (("validation", validation), ("test", test)) if part is not None}
+
+
+def prepare_other(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str, Part]]:
+    """Return the encoders of a run, and the test part of data that the run was not trained on.
+
+    Raises
+    ------
+    UserError
+        For whatever is wrong with the data.
+    """
+    table = open_part(job.data, "test", text_columns(job), [job.head.label], say)
+    labels = check_labels(table, job.head.label, job.head.classes, "test")  # type: ignore[attr-defined]
+    known = load_encoders(job, folder)
+    return known, {"test": _whole(open_examples(job, known, table, labels))}
 
 
 def text_columns(job: Job) -> list[str]:
@@ -92,29 +113,49 @@ def load_encoders(job: Job, folder: Path) -> dict[str, Encoder]:
     return {name: encoders.load(table, folder / name) for name, table in job.tables.items()}
 
 
-def _encoders(
-    job: Job, folder: Path, train: pa.Table, order: Order, threads: int, say: Callable[[str], None]
-) -> dict[str, Encoder]:
-    """Learn what is not kept in ``folder`` yet; a continued run finds everything there."""
-    known = {}
-    for name, table in job.tables.items():
-        path = folder / name
-        if not path.exists():
-            columns = {feature.column for feature in job.features.values() if feature.table == name}
-            texts = [TextColumn(train[column], column) for column in sorted(columns)]
-            encoder = encoders.build(name, table, texts, leave_out=order.validation_rows(0, order.validation_size), threads=threads)
-            try:
-                encoders.save(encoder, path)
-            except OSError as error:
-                raise UserError(f"{path} cannot be written: {error.strerror}") from None
-        known[name] = encoders.load(table, path)
-        say(f"table {name}: {known[name].rows:,} rows × {table.dim}")
-    return known
-
-
-def _tables(parts: Parts) -> dict[str, pa.Table]:
+def _open(job: Job) -> tuple[Parts, Order, dict[str, np.ndarray]]:
+    """Open the data and check the labels of every part."""
+    parts = open_data(job.data, text_columns(job), [job.head.label], say)
     named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
-    return {name: table for name, table in named.items() if table is not None}
+    classes = job.head.classes  # type: ignore[attr-defined]
+    labels = {name: check_labels(table, job.head.label, classes, name) for name, table in named.items() if table is not None}
+    fraction = 0.0 if parts.validation is not None else job.data.validation_fraction
+    return parts, Order(parts.train.num_rows, fraction, job.seed), labels
+
+
+def _judged(
+    job: Job, parts: Parts, order: Order, known: dict[str, Encoder], labels: dict[str, np.ndarray]
+) -> tuple[Part | None, Part | None]:
+    """Return the validation part (a part of its own, or split off the training rows) and the test part."""
+    validation = test = None
+    if parts.validation is not None:
+        validation = _whole(open_examples(job, known, parts.validation, labels["validation"]))
+    elif order.validation_size:
+        train = open_examples(job, known, parts.train, labels["train"])
+        validation = Part(train, order.validation_rows(0, order.validation_size))
+    if parts.test is not None:
+        test = _whole(open_examples(job, known, parts.test, labels["test"]))
+    return validation, test
+
+
+def _learned(
+    job: Job, folder: Path, train: pa.Table, order: Order, threads: int
+) -> dict[str, Encoder]:
+    """Learn what is not kept in ``folder`` yet, from the training rows alone; a continued run finds everything there."""
+    rows = np.delete(np.arange(train.num_rows), order.validation_rows(0, order.validation_size)) if order.validation_size else None
+    for name, table in job.tables.items():
+        if not (folder / name).exists():
+            columns = sorted({feature.column for feature in job.features.values() if feature.table == name})
+            texts = [TextColumn(train[column], column) for column in columns]
+            encoder = encoders.build(name, table, texts, index=rows, threads=threads)
+            try:
+                encoders.save(encoder, folder / name)
+            except OSError as error:
+                raise UserError(f"{folder / name} cannot be written: {error.strerror}") from None
+    known = load_encoders(job, folder)
+    for name, encoder in known.items():
+        say(f"table {name}: {encoder.rows:,} rows × {job.tables[name].dim}")
+    return known
 
 
 def _whole(examples: Examples) -> Part:

@@ -86,6 +86,12 @@ class Report:
         self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+def say(text: str) -> None:
+    """Print a line to the user, once for all ranks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)
+
+
 def waits(figures: dict[str, float]) -> str:
     """Say which of the two waits for the other: the training step or the data."""
     step, data = figures["waited_for_data"], figures["waited_for_step"]

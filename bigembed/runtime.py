@@ -1,8 +1,8 @@
 """The processes of a run: one, or those that torchrun started; gloo on CPUs, NCCL on GPUs."""
 
 import gc
-import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
 
     Models must be out of scope when the block ends: what TorchRec keeps of the group is collected before it is destroyed.
     """
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # a note of the first KeyedJaggedTensor
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # said of TorchRec's own call
     device = _device(config.device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))

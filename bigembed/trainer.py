@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed import run
 from bigembed.batch import Batch
-from bigembed.build import build
+from bigembed.build import build, fill_rows
 from bigembed.checkpoint import load_checkpoint, save_checkpoint
 from bigembed.config.schema import Job, Monitor, Which
 from bigembed.errors import UserError
@@ -70,8 +70,8 @@ class Speed:
         return {
             "samples_per_s": self.samples / seconds,
             "words_per_s": self.tokens / seconds,
-            "waited_for_data": self.waited_for_data / seconds,
-            "waited_for_step": self.waited_for_step / seconds,
+            "waited_for_data": min(1.0, self.waited_for_data / seconds),
+            "waited_for_step": min(1.0, self.waited_for_step / seconds),  # an evaluation lets the data wait longer
         }
 
 
@@ -87,11 +87,11 @@ class Training:
     optimizers: Optimizers
     steps: int
     progress: Progress
-    saved: int | None = None  # step of the checkpoint that is on disk with this very progress
+    saved: Progress | None = None  # what the newest checkpoint on the disk says
     speed: Speed = field(default_factory=Speed)
     recent: Speed = field(default_factory=Speed)  # since the last report
     recent_loss: float = 0.0
-    unsettled: list[tuple[int, np.ndarray, torch.Tensor]] = field(default_factory=list)  # step, rows, loss
+    unsettled: list[tuple[int, Batch, torch.Tensor]] = field(default_factory=list)  # step, batch, loss
 
 
 def train(job: Job, folder: Path) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def train(job: Job, folder: Path) -> dict[str, Any]:
 def open_training(job: Job, folder: Path, runtime: Runtime) -> Training:
     """Open the data, build the model, and go to where the run stands."""
     threads = job.runtime.threads or available_cores()
-    data = prepare(job, folder / run.ENCODERS, threads, say)
+    data = prepare(job, folder / run.ENCODERS, threads)
     model = build(job, {name: encoder.rows for name, encoder in data.encoders.items()}, runtime)
     per_epoch = -(-data.order.train_size // job.trainer.batch_size)
     steps = job.trainer.steps or job.trainer.epochs * per_epoch
@@ -131,8 +131,10 @@ def open_training(job: Job, folder: Path, runtime: Runtime) -> Training:
 
 
 def resume(training: Training) -> None:
-    """Go to the newest checkpoint that is whole; stay at the start where there is none."""
+    """Go to the newest checkpoint that is whole; to the start where there is none."""
     finished = run.checkpoints(training.folder)
+    if not finished:
+        fill_rows(training.model, training.job)
     for path in reversed(finished):
         try:
             state = load_checkpoint(path, training.model, training.optimizers)
@@ -144,7 +146,7 @@ def resume(training: Training) -> None:
         if state["data"] != training.data.fingerprint:
             raise UserError(f"the training data is not what the run began with: {state['data']} then, {training.data.fingerprint} now")
         training.progress = Progress(**state["progress"])
-        training.saved = training.progress.step
+        training.saved = replace(training.progress)
         say(f"continuing at step {training.progress.step} of {training.steps}")
         return
 
@@ -165,7 +167,7 @@ def loop(training: Training, report: Report, stop: Stop) -> None:
             batch = next(stepping)
             make_step(training, batch)
             training.recent.seconds += time.perf_counter() - began
-            if progress.step % training.job.trainer.report_every == 0 or progress.step == training.steps:
+            if progress.step % training.job.trainer.report_every == 0:
                 tell(training, report, batches)
             if training.job.trainer.save_every and progress.step % training.job.trainer.save_every == 0:
                 save(training)
@@ -175,8 +177,9 @@ def loop(training: Training, report: Report, stop: Stop) -> None:
     finally:
         stop.patient = False
         stepping.close()
-    if training.saved != progress.step:
-        save(training)
+    if training.recent.samples:
+        tell(training, report, batches)
+    save(training)
 
 
 def ahead(training: Training) -> Ahead:
@@ -206,8 +209,7 @@ def make_step(training: Training, batch: Batch) -> None:
         progress.loss, progress.samples = 0.0, 0
     progress.step += 1
     progress.evaluated = False
-    training.unsettled.append((progress.step, batch.rows, loss.detach()))
-    training.recent.samples += len(batch.rows)
+    training.unsettled.append((progress.step, batch, loss.detach()))
     training.recent.tokens += batch.tokens
     if training.runtime.device.type == "cpu" or progress.step % per_epoch == 0:
         settle(training)  # elsewhere reading a loss would stall the device: reports, saves and epochs do it
@@ -221,17 +223,19 @@ def settle(training: Training) -> None:
     if training.runtime.world > 1:
         dist.all_reduce(losses)
         losses /= training.runtime.world
-    for (step, rows, _), loss in zip(training.unsettled, losses.tolist(), strict=True):
+    for (step, batch, _), loss in zip(training.unsettled, losses.tolist(), strict=True):
         if not np.isfinite(loss):
+            rows = batch.rows
             named = ", ".join(map(str, rows[:20].tolist())) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")
             raise UserError(
                 f"the loss is {loss} at step {step}, whose batch holds the training rows {named}; lower optim.tables.lr and "
                 f"optim.dense.lr or set optim.clip_value, and look at those rows; the last checkpoint is untouched"
             )
-        samples = len(rows) * training.runtime.world
+        samples = round(training.runtime.world / batch.weight)  # of the global batch
         training.progress.loss += loss * samples
         training.progress.samples += samples
         training.recent_loss += loss * samples
+        training.recent.samples += samples
     training.unsettled.clear()
 
 
@@ -241,7 +245,7 @@ def tell(training: Training, report: Report, batches: Ahead) -> None:
     recent, total = training.recent, training.speed
     recent.waited_for_data = batches.waiting.step - total.waited_for_data
     recent.waited_for_step = batches.waiting.data - total.waited_for_step
-    loss = training.recent_loss / max(1, recent.samples * training.runtime.world)
+    loss = training.recent_loss / max(1, recent.samples)
     report.step(training.progress.step, {"loss": loss, **recent.figures()})
     for name, value in asdict(recent).items():
         setattr(total, name, getattr(total, name) + value)
@@ -289,6 +293,8 @@ def save(training: Training) -> None:
     """Write a checkpoint of the present step, mark the best one, drop those that are neither best nor among the latest."""
     settle(training)
     progress, folder = training.progress, training.folder
+    if training.saved == progress:
+        return
     state = {
         "cursor": {
             "epoch": progress.step // -(-training.data.order.train_size // training.job.trainer.batch_size),
@@ -298,7 +304,7 @@ def save(training: Training) -> None:
         "data": training.data.fingerprint,
     }
     save_checkpoint(folder / run.CHECKPOINTS, progress.step, state, training.model, training.optimizers, training.runtime)
-    training.saved = progress.step
+    training.saved = replace(progress)
     if not training.runtime.chief:
         return
     if progress.best_step is not None:

@@ -23,6 +23,12 @@ def check(job: Job) -> None:
     for name, table in job.tables.items():
         if isinstance(table, TextTable):
             _check_tokens(f"tables.{name}", table)
+    for path, kind, eps in (
+        ("optim.tables", job.optim.tables.kind.name, job.optim.tables.eps),
+        ("optim.dense", job.optim.dense.kind.name, job.optim.dense.eps),
+    ):
+        if kind == "sgd" and eps is not None:
+            raise UserError(f"{path}.eps has no meaning for {path}.kind=sgd; leave it out")
     if not isinstance(job.head, BagHead):
         raise UserError("head: no head is chosen; add head=bag")
 
@@ -65,9 +71,11 @@ def _check_names(job: Job) -> None:
         if feature.table not in job.tables:
             known = ", ".join(job.tables) or "none"
             raise UserError(f"features.{name}.table is '{feature.table}', but there is no such table; known tables: {known}")
-    used = {feature.table for feature in job.features.values()}
     for name in job.tables:
-        if name not in used:
+        poolings = {feature.pooling.name for feature in job.features.values() if feature.table == name}
+        if len(poolings) > 1:
+            raise UserError(f"the features of tables.{name} differ in pooling ({', '.join(sorted(poolings))}); a table has one")
+        if not poolings:
             raise UserError(f"tables.{name} is used by no feature; drop it, or name it in a feature's table")
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):
             raise UserError(f"tables.{name}: a table's name is made of letters, digits and underscores")

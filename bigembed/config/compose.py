@@ -29,8 +29,8 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def run(arguments: Sequence[str], task: Callable[[schema.Job, Path, list[str]], Any]) -> None:
-    """Compose the job that ``arguments`` describe and call ``task(job, folder, overrides)``, once per job of a sweep.
+def run(arguments: Sequence[str], task: Callable[[schema.Job, Path], Any]) -> None:
+    """Compose the job that ``arguments`` describe and call ``task(job, folder)``, once per job of a sweep.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def run(arguments: Sequence[str], task: Callable[[schema.Job, Path, list[str]], 
     def job_task(composed: DictConfig) -> Any:
         runtime = HydraConfig.get()
         try:
-            return task(to_job(composed), Path(runtime.runtime.output_dir), list(runtime.overrides.task))
+            return task(to_job(composed), Path(runtime.runtime.output_dir))
         except UserError as error:  # a bad job does not end a sweep: the others run, then this is told
             failures.append(error)
             if runtime.mode is RunMode.MULTIRUN:

@@ -17,14 +17,14 @@ from bigembed.errors import UserError
 NAME = "job.yaml"
 
 
-def save(job: Job, overrides: list[str], folder: Path) -> None:
-    """Write ``job`` and the overrides that made it to ``folder``/job.yaml."""
-    content = {"bigembed": __version__, "overrides": overrides, "job": as_dict(job)}
+def save(job: Job, folder: Path) -> None:
+    """Write ``job`` to ``folder``/job.yaml."""
+    content = {"bigembed": __version__, "job": as_dict(job)}
     (folder / NAME).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
-def load(folder: Path) -> tuple[Job, list[str]]:
-    """Return the job of the run in ``folder``, and its overrides.
+def load(folder: Path) -> Job:
+    """Return the job of the run in ``folder``.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def load(folder: Path) -> tuple[Job, list[str]]:
         raise UserError(f"{folder} holds no {NAME}, so it is no run; a run is the folder that bigembed train wrote")
     try:
         content = yaml.safe_load(path.read_text())
-        return from_dict(content["job"]), list(content["overrides"])
+        return from_dict(content["job"])
     except (yaml.YAMLError, OmegaConfBaseException, KeyError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as a job: {str(error).splitlines()[0]}") from None
 
@@ -59,6 +59,32 @@ def from_dict(values: dict[str, Any]) -> Job:
     job = OmegaConf.to_object(composed)
     assert isinstance(job, Job)
     return job
+
+
+def override(job: Job, overrides: list[str]) -> Job:
+    """Return a copy of ``job`` with ``overrides`` ("trainer.keep=2") applied.
+
+    Raises
+    ------
+    UserError
+        When an override is not of that form, or names no option, or gives a value of the wrong type.
+    """
+    values = as_dict(job)
+    try:
+        for entry in overrides:
+            path, equals, value = entry.partition("=")
+            if not equals:
+                raise UserError(f"'{entry}' is not an override of the form key=value")
+            *parents, key = path.split(".")
+            node = values
+            for part in parents:
+                node = node.get(part, {}) if isinstance(node, dict) else {}
+            if not isinstance(node, dict) or key not in node or isinstance(node[key], dict):
+                raise UserError(f"there is no option '{path}' in the configuration of this run")
+            node[key] = yaml.safe_load(value) if value else ""
+        return from_dict(values)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
 
 
 def differences(before: Job, after: Job) -> list[str]:

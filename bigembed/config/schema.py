@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+MISSING = "???"  # OmegaConf's mark of an option that must be given
+
 
 def option(
     default: Any,
@@ -208,7 +210,7 @@ class TableOptimConfig:
 
     kind: TableOptimizer = option(TableOptimizer.rowwise_adagrad, "rowwise_adagrad keeps one number a row, adagrad one an entry, sgd none.")
     lr: float = option(0.1, "Learning rate at the height of the schedule.", minimum=0.0)
-    eps: float = option(1e-8, "Added to the root in the Adagrads; FBGEMM's default.", above=0.0)
+    eps: float | None = option(None, "Added to the root in the Adagrads; null: 1e-8.", above=0.0)
 
 
 @dataclass(slots=True)
@@ -217,6 +219,7 @@ class DenseOptimConfig:
 
     kind: DenseOptimizer = option(DenseOptimizer.adagrad, "adagrad, adam or sgd, as in torch.optim.")
     lr: float = option(0.1, "Learning rate at the height of the schedule.", minimum=0.0)
+    eps: float | None = option(None, "Added to the root in adagrad and adam; null: 1e-8.", above=0.0)
 
 
 @dataclass(slots=True)
@@ -270,4 +273,34 @@ class Job:
     optim: OptimConfig = option(OptimConfig, "How the parameters move.")
     trainer: TrainerConfig = option(TrainerConfig, "The loop.")
     runtime: RuntimeConfig = option(RuntimeConfig, "The machine.")
-    resume: str | None = option(None, "Run folder to continue.")
+
+
+@dataclass(slots=True)
+class EvaluateOptions:
+    """What ``bigembed evaluate`` takes; options of the job, such as data.path, can be given besides."""
+
+    run: str = option(MISSING, "Run folder.")
+    output: str | None = option(None, "JSON file to write the figures to as well.")
+    checkpoint: Which | None = option(None, "best or last; null: the one that training judged by (trainer.test_with).")
+
+
+@dataclass(slots=True)
+class PredictOptions:
+    """What ``bigembed predict`` takes."""
+
+    run: str = option(MISSING, "Run folder.")
+    input: str | None = option(None, "Parquet, CSV or JSON lines file with the columns of the features; null: lines of standard input.")
+    output: str | None = option(None, "Parquet (.parquet) or text file to write; null: standard output.")
+    checkpoint: Which | None = option(None, "best or last; null: the one that training judged by (trainer.test_with).")
+
+
+@dataclass(slots=True)
+class ExportOptions:
+    """What ``bigembed export`` takes."""
+
+    run: str = option(MISSING, "Run folder.")
+    out: str = option(MISSING, "File to write.")
+    format: str = option("word2vec", "word2vec (text), word2vec-binary, safetensors or numpy.")
+    table: str | None = option(None, "Table to export; null: the only one.")
+    words: str | None = option(None, "File of words, one a line, to export the vectors of; null: the words of the vocabulary.")
+    checkpoint: Which | None = option(None, "best or last; null: the one that training judged by (trainer.test_with).")

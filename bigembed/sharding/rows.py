@@ -35,7 +35,10 @@ class Shard:
 
     def write(self, rows: np.ndarray) -> None:
         """Overwrite the part with ``rows``, an array of its shape."""
-        self.local.copy_(torch.from_numpy(rows))
+        if self.local.device.type == "cpu":
+            np.copyto(self.local.detach().numpy(), rows)
+        else:
+            self.local.copy_(torch.from_numpy(np.array(rows)))
 
     def read(self) -> np.ndarray:
         """Return the part in host memory; on a CPU without a copy."""
@@ -63,5 +66,5 @@ def states(model: DistributedModelParallel) -> dict[str, dict[str, list[Shard]]]
 def _shards(value: torch.Tensor | ShardedTensor) -> list[Shard]:
     if not isinstance(value, ShardedTensor):
         return [Shard(value, (0,) * value.dim(), tuple(value.shape))]
-    shape = tuple(value.size())
+    shape = tuple(value.metadata().size)
     return [Shard(part.tensor, tuple(part.metadata.shard_offsets), shape) for part in value.local_shards()]

@@ -1,0 +1,68 @@
+"""The one command. What is heavy is imported by the command that needs it, after the arguments have been checked."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from bigembed import __version__
+from bigembed.errors import UserError
+
+COMMANDS = {
+    "train": "train a job: bigembed train [experiment=NAME] [key=value …] [-m]; bigembed train resume=RUN",
+    "evaluate": "the figures of a run, on its own data or other: bigembed evaluate run=RUN [data.path=PATH]",
+    "predict": "labels with probabilities: bigembed predict run=RUN [input=FILE] [output=FILE]",
+    "export": "vectors with their words: bigembed export run=RUN format=word2vec out=FILE",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``bigembed`` with ``arguments`` (default: those of the process) and return its exit code.
+
+    0 is success, 2 something that the user can mend, 128 + n an end by signal n.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads: threads that spin starve the loader
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        print(f"bigembed: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bigembed: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `bigembed predict … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(f"bigembed {__version__}")
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        raise UserError(f"there is no command '{command}'; the commands: {', '.join(COMMANDS)}")
+    if any(argument in ("--help", "-h") for argument in rest):
+        print(import_module("bigembed.config.options").command_help(command, COMMANDS[command]))
+        return 0
+    return import_module(f"bigembed.commands.{command}").main(rest)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "bigembed trains embeddings with very large vocabularies, on one CPU or many GPUs.",
+            "",
+            "usage: bigembed COMMAND [key=value …]",
+            "",
+            *lines,
+            "",
+            "bigembed COMMAND --help lists what the command takes.",
+        ]
+    )

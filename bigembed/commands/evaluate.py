@@ -1,0 +1,67 @@
+"""``bigembed evaluate``: the figures of a run on its own data, or on other data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bigembed import run
+from bigembed.config import saved
+from bigembed.config.arguments import parse
+from bigembed.config.check import check
+from bigembed.config.schema import EvaluateOptions, FilesData, Job
+from bigembed.errors import UserError
+from bigembed.files import replace
+
+ALLOWED = ("data.", "runtime.", "trainer.eval_batch_size=", "head.label=", "features.")
+
+
+def main(arguments: list[str]) -> int:
+    """Print the figures that ``arguments`` ask for; return the exit code."""
+    options, overrides = parse(arguments, EvaluateOptions)
+    folder = Path(options.run)
+    job = _job(saved.load(folder), overrides)
+    elsewhere = any(text.startswith("data.") for text in overrides)
+    checkpoint = run.choose(folder, options.checkpoint or job.trainer.test_with)
+    figures = _evaluate(job, folder, checkpoint, elsewhere)
+    for name, values in figures.items():
+        print(f"{name:<12}accuracy {values['accuracy']:.4f}   loss {values['loss']:.4f}   ({values['samples']:,} samples)")
+    if options.output:
+        try:
+            replace(Path(options.output), json.dumps({"checkpoint": checkpoint.name, **figures}, indent=1).encode())
+        except OSError as error:
+            raise UserError(f"output={options.output} cannot be written: {error.strerror}") from None
+    return 0
+
+
+def _job(job: Job, overrides: list[str]) -> Job:
+    for text in overrides:
+        if not text.startswith(ALLOWED):
+            raise UserError(f"{text} cannot be changed for an evaluation; what can: {', '.join(ALLOWED)}")
+    if any(text.startswith("data.") for text in overrides):
+        if not isinstance(job.data, FilesData) and any(text.startswith("data.path=") for text in overrides):
+            job.data = FilesData()  # a run on generated reviews, asked about real ones
+        if isinstance(job.data, FilesData):
+            job.data.hub = None
+    job = saved.override(job, overrides)
+    check(job)
+    return job
+
+
+def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool) -> dict[str, Any]:
+    from bigembed.build import build
+    from bigembed.checkpoint import load_checkpoint
+    from bigembed.evaluation import evaluate
+    from bigembed.prepare import prepare_judged, prepare_other
+    from bigembed.runtime import start
+
+    prepare = prepare_other if elsewhere else prepare_judged
+    encoders, parts = prepare(job, folder / run.ENCODERS)
+    if not parts:
+        raise UserError("there is neither a validation nor a test part to evaluate on; name one with data.path= or data.test=")
+    with start(job.runtime) as runtime:
+        model = build(job, {name: encoder.rows for name, encoder in encoders.items()}, runtime)
+        load_checkpoint(checkpoint, model, None)
+        size = job.trainer.eval_batch_size
+        figures = {name: evaluate(model, part.examples, part.rows, size, runtime) for name, part in parts.items()}
+        del model  # it holds the process group, which ends here
+    return figures

@@ -1,0 +1,85 @@
+"""``bigembed export``: the vectors of a run with their words, streamed from its checkpoint. No torch."""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from bigembed import encoders, run
+from bigembed.config import saved
+from bigembed.config.arguments import parse
+from bigembed.config.schema import ExportOptions
+from bigembed.errors import UserError
+from bigembed.vectors import WRITERS
+from bigembed.vectors.blocks import Vectors, words_path
+
+WITHOUT_WORDS = ("safetensors", "numpy")
+
+
+def main(arguments: list[str]) -> int:
+    """Write the file that ``arguments`` ask for; return the exit code."""
+    options, others = parse(arguments, ExportOptions)
+    if others:
+        raise UserError(f"export takes no options of the job, but got {', '.join(others)}")
+    if options.format not in WRITERS:
+        raise UserError(f"there is no format '{options.format}'; known: {', '.join(WRITERS)}")
+    vectors, out = _vectors(options), Path(options.out)
+    _write(out, WRITERS[options.format](vectors))
+    print(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} numbers in {out}", file=sys.stderr)
+    if options.format in WITHOUT_WORDS and vectors.words is not None:
+        _write(words_path(out), (f"{word}\n".encode() for word in vectors.words.to_pylist()))
+        print(f"their words, one a line, in {words_path(out)}", file=sys.stderr)
+    return 0
+
+
+def _vectors(options: ExportOptions) -> Vectors:
+    folder = Path(options.run)
+    job = saved.load(folder)
+    name = options.table or next(iter(job.tables))
+    if name not in job.tables or (options.table is None and len(job.tables) > 1):
+        raise UserError(f"table= must name one of the tables of the run: {', '.join(job.tables)}")
+    checkpoint = run.choose(folder, options.checkpoint or job.trainer.test_with)
+    run.verify(checkpoint)
+    table = run.read_array(checkpoint / "tables" / f"{name}.weight.npy")
+    encoder = encoders.load(job.tables[name], folder / run.ENCODERS / name)
+    if options.words is not None:
+        words = _read_words(Path(options.words))
+        return Vectors(table, np.array([_row(encoder, word) for word in words], np.int64), pa.array(words, pa.string()))
+    words = encoder.words()
+    return Vectors(table, range(*encoder.word_rows) if words is not None else range(len(table)), words)
+
+
+def _row(encoder: encoders.Encoder, word: str) -> int:
+    row = encoder.row_of(word)
+    if encoder.words() is not None and row == 0:
+        raise UserError(f"'{word}' is not in the vocabulary of the table; take it out of the file of words=")
+    return row
+
+
+def _read_words(path: Path) -> list[str]:
+    try:
+        words = path.read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"words={path} cannot be read: {error}") from None
+    words = [word for word in words if word]
+    if not words:
+        raise UserError(f"words={path} holds no words; it wants one a line")
+    return words
+
+
+def _write(path: Path, content: Iterable[bytes | memoryview | pa.Buffer]) -> None:
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            for block in content:
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,88 @@
+"""``bigembed predict``: labels with probabilities for the lines of standard input, or the rows of a file."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bigembed.config.arguments import parse
+from bigembed.config.schema import FilesData, PredictOptions
+from bigembed.errors import UserError
+
+BLOCK = 4096  # texts worked on at once
+
+
+def main(arguments: list[str]) -> int:
+    """Predict what ``arguments`` ask for; return the exit code."""
+    options, others = parse(arguments, PredictOptions)
+    if others:
+        raise UserError(f"predict takes no options of the job, but got {', '.join(others)}")
+    from bigembed.inference import Loaded, load  # torch from here on
+
+    model: Loaded = load(options.run, options.checkpoint.name if options.checkpoint else None)
+    blocks = _lines(model.columns) if options.input is None else _rows(Path(options.input), model.columns)
+    answers = (model.predict(block) for block in blocks)
+    if options.output is None:
+        for labels, probabilities in answers:
+            sys.stdout.write(_text(labels, probabilities))
+            sys.stdout.flush()
+    else:
+        _write(Path(options.output), answers)
+    return 0
+
+
+def _lines(columns: list[str]) -> Iterator[pa.Table]:
+    """Yield the lines of standard input; one by one where a person types them."""
+    if len(columns) > 1:
+        raise UserError(f"the model reads the columns {', '.join(columns)}, which lines of text do not have; use input=FILE")
+    size, number, texts = 1 if sys.stdin.isatty() else BLOCK, 0, []
+    for line in sys.stdin.buffer:
+        number += 1
+        try:
+            texts.append(line.decode().rstrip("\r\n"))
+        except UnicodeDecodeError:
+            raise UserError(f"line {number} of standard input is not UTF-8; convert it first") from None
+        if len(texts) == size:
+            yield pa.table({columns[0]: pa.array(texts, pa.large_string())})
+            texts = []
+    if texts:
+        yield pa.table({columns[0]: pa.array(texts, pa.large_string())})
+
+
+def _rows(path: Path, columns: list[str]) -> Iterator[pa.Table]:
+    from bigembed.data import open_part
+
+    table = open_part(FilesData(path=str(path)), "test", columns)
+    for start in range(0, table.num_rows, BLOCK):
+        yield table.slice(start, BLOCK)
+
+
+def _text(labels: np.ndarray, probabilities: np.ndarray) -> str:
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return "".join(f"{label}\t{probability:.4f}\n" for label, probability in zip(labels.tolist(), chosen.tolist(), strict=True))
+
+
+def _write(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Write the answers under another name, then rename: Parquet with all probabilities, or text as on the screen."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        if path.suffix == ".parquet":
+            schema = pa.schema({"label": pa.int64(), "probabilities": pa.list_(pa.float32())})
+            with pq.ParquetWriter(unfinished, schema) as writer:
+                for labels, probabilities in answers:
+                    offsets = np.arange(0, probabilities.size + 1, probabilities.shape[1], np.int32)
+                    lists = pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel()))
+                    writer.write_table(pa.table([pa.array(labels), lists], schema=schema))
+        else:
+            with unfinished.open("w") as file:
+                for labels, probabilities in answers:
+                    file.write(_text(labels, probabilities))
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(f"output={path} cannot be written: {error.strerror}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,80 @@
+"""Where rows come from: every kind of data as Arrow tables, in memory or memory-mapped."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from bigembed.config.schema import DataConfig, FilesData, GeneratedData
+from bigembed.data.files import open_file_part, open_files
+from bigembed.data.generated import open_generated, open_generated_part
+from bigembed.data.lines import Columns
+
+_OPENERS: dict[type[DataConfig], tuple[Callable[..., dict[str, pa.Table]], Callable[..., pa.Table]]] = {
+    FilesData: (open_files, open_file_part),
+    GeneratedData: (open_generated, open_generated_part),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of the data of a job.
+
+    Attributes
+    ----------
+    train : Table
+        The training rows, at least one; where ``validation`` is None, a part of them is split off by ``order.Order``.
+    validation, test : Table or None
+        At least one row each, if there.
+    """
+
+    train: pa.Table
+    validation: pa.Table | None
+    test: pa.Table | None
+
+
+def open_data(
+    config: DataConfig, texts: Sequence[str], labels: Sequence[str] = (), say: Callable[[str], None] | None = None
+) -> Parts:
+    """Open all parts of the data.
+
+    Parameters
+    ----------
+    config : DataConfig
+        Where the rows come from.
+    texts, labels : sequence of str
+        The columns that the job needs: no other is read. Texts come as strings; labels come as the data has them, as int64
+        from CSV and JSON lines, which have no types.
+    say : callable, optional
+        Told, in one line, what takes longer than a second; by default that is logged.
+
+    Returns
+    -------
+    Parts
+        Tables of just these columns, ``texts`` first.
+
+    Raises
+    ------
+    UserError
+        Whatever is wrong with the data.
+    """
+    tables = _OPENERS[type(config)][0](config, _columns(texts, labels), say)
+    return Parts(tables["train"], tables.get("validation"), tables.get("test"))
+
+
+def open_part(
+    config: DataConfig,
+    part: str,
+    texts: Sequence[str],
+    labels: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
+) -> pa.Table:
+    """Open one part, ``train``, ``validation`` or ``test``; all else as for ``open_data``.
+
+    Where ``data.path`` is one file, that file is the part, whichever is asked for.
+    """
+    return _OPENERS[type(config)][1](config, part, _columns(texts, labels), say)
+
+
+def _columns(texts: Sequence[str], labels: Sequence[str]) -> Columns:
+    return {**dict.fromkeys(texts, pa.string()), **dict.fromkeys(labels, pa.int64())}

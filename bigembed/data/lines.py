@@ -1,0 +1,357 @@
+"""CSV and JSON lines: cut into blocks of whole rows, parsed by Arrow, and by hand where that fails, to say which line it is.
+
+The cutting is done here and not by Arrow so that a text of any length fits, and so that every error has a line number.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numba
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+
+from bigembed.errors import UserError
+
+BLOCK = 8 << 20  # bytes read at a time
+LONGEST = 512 << 20  # bytes that one row may take: more is a quote that is never closed, or no such file at all
+_BOM = b"\xef\xbb\xbf"
+
+Columns = Mapping[str, pa.DataType]
+"""The wished columns by name. ``pa.string()``: texts. Any other type: what CSV and JSON lines are read as, since these
+know no types; Parquet and saved `datasets` folders give the type that they have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole rows of a file.
+
+    Attributes
+    ----------
+    data : bytes
+        The rows, valid UTF-8.
+    line : int
+        Number of the first line; that of a file is 1.
+    longest : int
+        Bytes of the longest row, or at least as many.
+    """
+
+    data: bytes
+    line: int
+    longest: int
+
+
+def read_csv(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
+    """Yield the wished columns of a CSV file (comma, header, double quotes), each as its wished type.
+
+    Raises
+    ------
+    UserError
+        With the line, where a row is malformed, a value does not fit its type, or bytes are not UTF-8.
+    """
+    names: list[str] | None = None
+    for block in _blocks(path, _csv_rows):
+        if names is None:
+            names, block = _header(path, block, columns)
+        yield from _csv_batches(path, block, names, columns)
+
+
+def read_json_lines(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
+    """Yield the wished columns of a file with one JSON object a line, each as its wished type.
+
+    Raises
+    ------
+    UserError
+        With the line, where one is no JSON object, a value does not fit its type, or bytes are not UTF-8.
+    """
+    schema = pa.schema(list(columns.items()))
+    parse = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    first = True
+    for block in _blocks(path, _json_rows):
+        try:
+            table = pa.json.read_json(
+                pa.BufferReader(block.data),
+                read_options=pa.json.ReadOptions(block_size=max(1 << 20, block.longest + 1)),
+                parse_options=parse,
+            )
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            table = _json_by_hand(path, block, columns, error)
+        if first and table.num_rows:
+            _check_keys(path, block, table)
+            first = False
+        yield from _batches(table)
+
+
+def _batches(table: pa.Table) -> list[pa.RecordBatch]:
+    return table.combine_chunks().to_batches()
+
+
+def _blocks(path: Path, cut: Callable[[bytes, bool], tuple[int, int, int]]) -> Iterator[Block]:
+    """Yield a file, decompressed, as blocks of whole rows; ``cut`` returns their bytes, lines and the longest of them."""
+    line, rest, size = 1, b"", BLOCK
+    try:
+        with pa.input_stream(str(path), compression="detect", buffer_size=1 << 20) as stream:
+            while True:
+                more = stream.read(size)
+                data = rest + more
+                if line == 1 and data.startswith(_BOM):
+                    data = data[len(_BOM) :]
+                end, lines, longest = cut(data, not more)
+                if end:
+                    yield Block(_checked(path, data[:end] if end < len(data) else data, line), line, longest)
+                line, rest = line + lines, data[end:]
+                if not more:
+                    break
+                if len(rest) > LONGEST:
+                    raise UserError(f"{path}, line {line}: a row does not end within {LONGEST >> 20} MiB; is a quote missing?")
+                size = max(BLOCK, len(rest))  # doubled, so that a long row is not searched again and again
+    except (pa.ArrowException, OSError) as error:
+        message = str(error).splitlines()[0].rstrip(". ")
+        raise UserError(f"{path} cannot be read after line {line - 1}: {message}.") from None
+    if rest:
+        raise UserError(f"{path}, line {line}: a quote is opened here and never closed.")
+
+
+def _checked(path: Path, data: bytes, line: int) -> bytes:
+    """Return ``data`` if it is valid UTF-8; Arrow checks it without making a string of it."""
+    ends = pa.py_buffer(np.array([0, len(data)], np.int64))
+    try:
+        pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(data)]).validate(full=True)
+    except pa.ArrowInvalid:
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            at = line + data.count(b"\n", 0, error.start)
+            byte = f"0x{data[error.start]:02x}"
+            raise UserError(f"{path}, line {at}: byte {byte} is not valid UTF-8; convert the file to UTF-8.") from None
+    return data
+
+
+def _csv_rows(data: bytes, last: bool) -> tuple[int, int, int]:
+    end, _, lines, longest = scan_csv(np.frombuffer(data, np.uint8), last, -1)
+    return end, lines, longest
+
+
+def _json_rows(data: bytes, last: bool) -> tuple[int, int, int]:
+    end = len(data) if last else data.rfind(b"\n") + 1
+    breaks = np.flatnonzero(np.frombuffer(data, np.uint8, end) == 10)
+    longest = int(np.diff(breaks, prepend=-1, append=end).max())
+    return end, len(breaks), longest
+
+
+def _header(path: Path, block: Block, columns: Columns) -> tuple[list[str], Block]:
+    """Return the names of the columns, and the block without them."""
+    end, rows, lines, _ = scan_csv(np.frombuffer(block.data, np.uint8), True, 1)
+    names = next(csv.reader(io.StringIO(block.data[:end].decode().strip("\r\n"), newline="")), []) if rows else []
+    for name in columns:
+        if names.count(name) != 1:
+            times = "no column" if name not in names else f"{names.count(name)} columns"
+            raise UserError(
+                f"{path} has {times} {name!r} in its first line, it has {', '.join(map(repr, names))[:200]}; "
+                "name the right one in features.NAME.column or head.label."
+            )
+    return names, Block(block.data[end:], block.line + lines, block.longest)
+
+
+def _csv_batches(path: Path, block: Block, names: list[str], columns: Columns) -> list[pa.RecordBatch]:
+    if not block.data.strip(b"\r\n"):
+        return []
+    try:
+        return _batches(_parse_csv(block, names, columns, threads=True))
+    except pa.ArrowInvalid as error:
+        return _csv_by_hand(path, block, names, columns, error)
+
+
+def _parse_csv(
+    block: Block, names: list[str], columns: Columns, threads: bool, malformed: Callable[[Any], str] | None = None
+) -> pa.Table:
+    return pa.csv.read_csv(
+        pa.BufferReader(block.data),
+        read_options=pa.csv.ReadOptions(
+            column_names=names, use_threads=threads, block_size=max(1 << 20, block.longest + 1)
+        ),
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=malformed),
+        convert_options=pa.csv.ConvertOptions(
+            # Nothing but an empty cell is a null: a label written NA is to be named, not dropped.
+            include_columns=list(columns), column_types=dict(columns), check_utf8=False, null_values=[""]
+        ),
+    )
+
+
+def _csv_by_hand(
+    path: Path, block: Block, names: list[str], columns: Columns, error: pa.ArrowInvalid
+) -> list[pa.RecordBatch]:
+    """Find the line that Arrow did not take; numbers written as 1.0 or true are made whole numbers after all."""
+
+    def malformed(row: Any) -> NoReturn:
+        raise UserError(
+            f"{path}, line {_line_of(block, row.number - 1)}: the row has {row.actual_columns} columns, the header has "
+            f"{row.expected_columns}; a text with a comma, a quote or a line break must stand in double quotes."
+        )
+
+    table = _parse_csv(block, names, dict.fromkeys(columns, pa.string()), threads=False, malformed=malformed)
+    arrays = []
+    for name, kind in columns.items():
+        cells = table[name].combine_chunks()
+        if kind == pa.int64():
+            values = []
+            for row, cell in enumerate(cells.to_pylist()):
+                try:
+                    values.append(_whole(_number(cell)))
+                except ValueError:
+                    where = f"{path}, line {_line_of(block, row)}"
+                    raise UserError(f"{where}: column {name!r} is {_short(cell)}, not a whole number.") from None
+            cells = pa.array(values, kind)
+        elif kind != pa.string():
+            raise UserError(f"{path}, lines from {block.line}: {error}.") from None
+        arrays.append(cells)
+    return _batches(pa.table(arrays, names=list(columns)))
+
+
+def _line_of(block: Block, row: int) -> int:
+    """Return the line on which a row (the first is 0) of a block of CSV begins."""
+    data = block.data
+    end, _, lines, _ = scan_csv(np.frombuffer(data, np.uint8), True, row)
+    blank = data[end : len(data) - len(data[end:].lstrip(b"\r\n"))]
+    return block.line + lines + (blank.count(b"\n") or blank.count(b"\r"))
+
+
+def _number(cell: str) -> Any:
+    """Return what the text of a cell stands for: nothing, true or false, or a number; ValueError if none of these."""
+    text = cell.strip().lower()
+    if text in ("", "true", "false"):
+        return {"": None, "true": True, "false": False}[text]
+    return int(text) if text.lstrip("+-").isdecimal() else float(text)
+
+
+def _whole(value: Any) -> int | None:
+    """Return a number as a whole number of 64 bits, None as None; ValueError if it is none."""
+    if value is None:
+        return None
+    if not isinstance(value, (bool, int, float)) or value != value // 1 or not -(2**63) <= value < 2**63:
+        raise ValueError(value)
+    return int(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:40] + " …"
+
+
+def _json_by_hand(path: Path, block: Block, columns: Columns, error: Exception) -> pa.Table:
+    """Find the line that Arrow did not take; numbers written as 1.0 or true are made whole numbers after all."""
+    values: dict[str, list[Any]] = {name: [] for name in columns}
+    for number, line in enumerate(block.data.split(b"\n"), block.line):
+        if not line.strip():
+            continue
+        record = _object(path, line, number)
+        for name, kind in columns.items():
+            value = record.get(name)
+            if kind == pa.int64():
+                try:
+                    value = _whole(value)
+                except ValueError:
+                    where = f"{path}, line {number}"
+                    raise UserError(f"{where}: column {name!r} is {_short(value)}, not a whole number.") from None
+            elif kind == pa.string() and value is not None:
+                _check_text(path, value, name, number)
+            values[name].append(value)
+    try:
+        return pa.table({name: pa.array(values[name], kind) for name, kind in columns.items()})
+    except (pa.ArrowException, ValueError, OverflowError):
+        raise UserError(f"{path}, lines from {block.line}: {error}.") from None
+
+
+def _object(path: Path, line: bytes, number: int) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}, line {number}: not JSON at column {error.colno} ({error.msg}); every line must be one JSON object."
+        ) from None
+    if isinstance(record, dict):
+        return record
+    kind = "an array" if isinstance(record, list) else "a single value"
+    raise UserError(f"{path}, line {number}: {kind}, but every line must be one JSON object; write one object a line.")
+
+
+def _check_text(path: Path, value: Any, name: str, number: int) -> None:
+    if not isinstance(value, str):
+        raise UserError(f"{path}, line {number}: column {name!r} is {json.dumps(value)[:40]}, not a text.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{path}, line {number}: column {name!r} has half of a surrogate pair (\\ud800 to \\udfff), which is no character."
+        ) from None
+
+
+def _check_keys(path: Path, block: Block, table: pa.Table) -> None:
+    """Refuse a column that is nowhere in a first block; one that is there as null is taken."""
+    absent = [name for name in table.column_names if table[name].null_count == table.num_rows]
+    if not absent:
+        return
+    keys: dict[str, None] = {}
+    for number, line in enumerate(block.data.split(b"\n"), block.line):
+        if line.strip():
+            keys.update(dict.fromkeys(_object(path, line, number)))
+    for name in absent:
+        if name not in keys:
+            raise UserError(
+                f"{path} has no column {name!r}, it has {', '.join(map(repr, keys))[:200]}; "
+                "name the right one in features.NAME.column or head.label."
+            )
+
+
+@numba.njit(nogil=True, cache=True)
+def scan_csv(data, last, limit):
+    """Walk whole rows by Arrow's rules: a quote counts at the start of a field, and two of them inside are one.
+
+    Parameters
+    ----------
+    data : ndarray, shape (bytes,), uint8
+        Begins where a row begins.
+    last : bool
+        Whether the file ends here; then the last row needs no line break.
+    limit : int
+        Stop after this many rows; -1: never.
+
+    Returns
+    -------
+    end, rows, lines, longest : int
+        Bytes, rows, line breaks and the longest row of the part walked; empty lines are no rows.
+    """
+    start, quoted, plain = 0, 1, 2
+    state, n = start, len(data)
+    end = rows = lines = longest = breaks = i = 0
+    while i < n and rows != limit:
+        c = data[i]
+        i += 1
+        lone = c == 13 and (i == n or data[i] != 10)  # a carriage return that is no part of a Windows line break
+        if lone and i == n and not last:
+            break
+        breaks += c == 10 or lone
+        if state == quoted:
+            if c == 34:
+                if i < n and data[i] == 34:
+                    i += 1
+                else:
+                    state = plain
+        elif c == 10 or lone:
+            rows += i - end > (2 if c == 10 and i > 1 and data[i - 2] == 13 else 1)
+            longest = max(longest, i - end)
+            lines += breaks
+            end, breaks, state = i, 0, start
+        elif c == 44:
+            state = start
+        else:
+            state = quoted if c == 34 and state == start else plain
+    if last and rows != limit and end < n and state != quoted:
+        rows, longest, end, lines = rows + 1, max(longest, n - end), n, lines + breaks
+    return end, rows, lines, longest

@@ -1,0 +1,172 @@
+"""Which files are a part of the data, and how they are to be read."""
+
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bigembed.config.schema import FilesData, Format
+from bigembed.errors import UserError
+
+ENDINGS = {
+    ".parquet": Format.parquet,
+    ".csv": Format.csv,
+    ".jsonl": Format.jsonl,
+    ".json": Format.jsonl,
+    ".ndjson": Format.jsonl,
+}
+COMPRESSIONS = (".gz", ".bz2", ".zst")
+"""Endings of the compressions that Arrow undoes while it reads CSV and JSON lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The files of one part.
+
+    Attributes
+    ----------
+    part : str
+        ``train``, ``validation`` or ``test``.
+    files : tuple of Path
+        The files in the order of their rows; for a saved `datasets` folder that folder alone.
+    format : Format
+        How to read them; never ``auto``.
+    """
+
+    part: str
+    files: tuple[Path, ...]
+    format: Format
+
+
+def find_part(config: FilesData, part: str) -> Source:
+    """Find the files of a part.
+
+    Parameters
+    ----------
+    config : FilesData
+        Where ``path`` is one file (or one saved data set), that is the part, whatever its name.
+    part : str
+        ``train``, ``validation`` or ``test``.
+
+    Returns
+    -------
+    Source
+        At least one file.
+
+    Raises
+    ------
+    UserError
+        Nothing is there, or several things are and it is not clear which is meant.
+    """
+    name = getattr(config, part)
+    if name is None:
+        raise UserError(f"There is no {part} part, as data.{part} is null; name one, e.g. data.{part}=FILE.")
+    if config.path is None:
+        where = Path(name).expanduser()
+        if not _is_pattern(name) and not where.exists():
+            raise UserError(f"data.{part}={name} does not exist; give a file, a folder or a pattern there, or the folder of all parts as data.path.")
+        return _source(part, _expand(where.parent, where.name), config.format, f"data.{part}={name}")
+    path = Path(config.path).expanduser()
+    if not path.exists():
+        raise UserError(f"data.path={config.path} does not exist.")
+    if is_single(path):
+        return _source(part, [path], config.format, f"data.path={config.path}")
+    return _source(part, _named(path, name, config.format, part), config.format, f"data.{part}={name}")
+
+
+def is_single(path: Path) -> bool:
+    """Tell whether ``path`` is one part by itself: a file, or a data set saved without parts."""
+    return path.is_file() or (path / "state.json").is_file()
+
+
+def _named(folder: Path, name: str, format: Format, part: str) -> list[Path]:
+    """Return the one thing in ``folder`` that a part's name stands for: a file, its shards, or a folder."""
+    if _is_pattern(name):
+        return _expand(folder, name)
+    found: dict[str, list[Path]] = {}
+    if (folder / name).exists():
+        found[name + "/" * (folder / name).is_dir()] = [folder / name]
+    for ending in _endings(format):
+        if (folder / (name + ending)).is_file():
+            found[name + ending] = [folder / (name + ending)]
+        shards = sorted(folder.glob(f"{glob.escape(name)}-*{ending}"))
+        if shards:
+            found[f"{name}-*{ending}"] = shards
+    if len(found) > 1:
+        kinds = ", ".join(sorted(found))
+        raise UserError(f"It is not clear which is the {part} part in {folder}: {kinds}; choose one, e.g. data.{part}={min(found)}.")
+    if not found:
+        raise UserError(f"{folder} has no {part} part called {name!r} ({_there(folder)}); name it with data.{part}, or set that to null to go without.")
+    return next(iter(found.values()))
+
+
+def _source(part: str, paths: list[Path], format: Format, wish: str) -> Source:
+    """Look into folders and settle the one format of the files."""
+    if len(paths) == 1 and paths[0].is_dir():
+        folder = paths[0]
+        if (folder / "state.json").is_file():
+            return Source(part, (folder,), Format.datasets)
+        if (folder / "dataset_dict.json").is_file():
+            raise UserError(f"{wish} is a saved data set with parts of its own; give it as data.path and name the part in data.{part}.")
+        paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith((".", "_"))]
+        paths = [path for path in paths if path.name.endswith(tuple(_endings(format)))]
+        if not paths:
+            raise UserError(f"{folder} holds no file that can be read as {_readable(format)} ({_there(folder)}).")
+    if not paths:
+        raise UserError(f"No file matches {wish}.")
+    if format is Format.datasets:
+        raise UserError(f"{paths[0]} is no saved `datasets` folder, as data.format=datasets asks for; leave data.format=auto.")
+    formats = {path: format if format is not Format.auto else _format_of(path) for path in paths}
+    if len(set(formats.values())) > 1:
+        examples = {kind: path.name for path, kind in formats.items()}
+        raise UserError(f"{wish} matches files of different kinds: {', '.join(examples.values())}; choose with data.format or a narrower pattern.")
+    _check_shards(paths)
+    return Source(part, tuple(paths), formats[paths[0]])
+
+
+def _check_shards(paths: list[Path]) -> None:
+    """Refuse a download of which some ``…-00001-of-00002…`` are missing."""
+    numbers = [re.search(r"-(\d+)-of-(\d+)\.", path.name) for path in paths]
+    if all(numbers):
+        there = {int(match[1]) for match in numbers if match}
+        wanted = max(int(match[2]) for match in numbers if match)
+        missing = sorted(set(range(wanted)) - there)
+        if missing:
+            raise UserError(f"{paths[0].parent} holds {len(there)} of the {wanted} files of {paths[0].name}'s part: number {missing[0]} is missing.")
+
+
+def _format_of(path: Path) -> Format:
+    name = path.name
+    for ending in _endings(Format.auto):
+        if name.endswith(ending):
+            return ENDINGS["." + ending.split(".")[1]]
+    raise UserError(f"The ending of {path} does not tell how to read it; say it with data.format=parquet, csv or jsonl.")
+
+
+def _endings(format: Format) -> list[str]:
+    """Return the endings that files of a format may have."""
+    plain = [ending for ending, kind in ENDINGS.items() if format in (Format.auto, kind)]
+    texts = [ending for ending in plain if ending != ".parquet"]
+    return plain + [ending + compression for ending in texts for compression in COMPRESSIONS]
+
+
+def _readable(format: Format) -> str:
+    return "Parquet, CSV or JSON lines" if format is Format.auto else format.value
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+def _expand(folder: Path, name: str) -> list[Path]:
+    """Return the files that match a pattern, sorted, or the one path that is no pattern."""
+    if not _is_pattern(str(folder / name)) or (folder / name).exists():
+        return [folder / name]
+    return [Path(path) for path in sorted(glob.glob(str(folder / name), recursive=True)) if Path(path).is_file()]
+
+
+def _there(folder: Path) -> str:
+    """Say what a folder holds, briefly."""
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return "there are: " + ", ".join(names[:8]) + more if names else "it is empty"
