@@ -208,7 +208,9 @@ def _map_saved(folder: Path, columns: Columns) -> pa.Table:
         tables = [pa.ipc.open_stream(pa.memory_map(str(folder / name))).read_all() for name in names]
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         brief = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{folder} is a saved data set that is damaged or not complete: {brief}; save it anew.") from None
+        raise UserError(
+            f"{folder} is a saved data set that is damaged or not complete: {brief}; save it anew."
+        ) from None
     return _select(pa.concat_tables(tables), folder, columns)
 
 

@@ -5,6 +5,10 @@ or less strongly, and a negation (``not``, ``never``, ``no``, ``hardly``) turns 
 with probability ``sigmoid(SHARPNESS * balance / words)``, where the balance is the sum of the strengths, turned around where
 negated. As that probability is known, so is the best accuracy that any classifier can expect.
 
+With the default options the best accuracy is 0.9447. A mean of embeddings (dim 16) under a linear layer, trained on the
+40,000 reviews for 5 passes with rowwise Adagrad, expects 0.938 with words and bigrams (after the first pass too) and at
+most 0.889 with words alone, which do not see what is negated. The 50,000 reviews are made in 0.2 s on one core.
+
 Everything is integer arithmetic on hashes, additions, multiplications and divisions: the same seed gives the same reviews,
 bit for bit, on every machine.
 """
@@ -21,14 +25,14 @@ from bigembed.errors import UserError
 from bigembed.hashing import hash_integers, mix, reduce
 
 NEGATIONS = ("not", "never", "no", "hardly")
-SHARPNESS = 45.0
+SHARPNESS = 11.0
 
 _SHORTEST, _SPREAD = 40, 100  # words of a review: from the one, up to the other more, most often half-way
-_FIRST_POLAR = 16  # the most frequent words are as neutral as "the" and "of"
-_LIMIT=100
-_POLAR_SHARE = 4  # one in so many pairs of words of the polar ranks is positive and negative
+_FIRST_POLAR = 8  # the most frequent words are as neutral as "the" and "of"
+_POLAR_RANKS = 100  # polar words are among the first 100th of the vocabulary, so that a model can learn them all
+_POLAR_SHARE = 2  # one in so many pairs of words of these ranks is positive and negative
 _NEGATED = 0.25  # how often a polar word is negated
-_FIRM, _FIRMER = 0.6, 0.35
+_FIRM, _FIRMER = 0.75, 0.25  # how many of a review's polar words agree, at the least, and by how much more at the most
 _IDLE = 0.02  # how often another word is
 _CHUNK = 8192  # reviews made at a time
 _CONSONANTS = np.frombuffer(b"bdfgklmprstvz", np.uint8)  # no n and no h: no word is a negation
@@ -64,7 +68,9 @@ def best_accuracy(config: GeneratedData) -> float:
     return float(np.maximum(probability, 1.0 - probability).mean())
 
 
-def open_generated(config: GeneratedData, columns: Columns, say: Callable[[str], None] | None = None) -> dict[str, pa.Table]:
+def open_generated(
+    config: GeneratedData, columns: Columns, say: Callable[[str], None] | None = None
+) -> dict[str, pa.Table]:
     """Return the wished columns of the parts ``train`` and ``test``; what there is takes too little time to ``say``.
 
     Raises
@@ -97,10 +103,9 @@ def spell(rank: int) -> str:
 def polarity(rank, vocabulary):
     """Return how positive (up to 3) or negative (down to -3) the word of a rank is; 0: neither.
 
-    Words ``2 i`` and ``2 i + 1`` are opposites. Only among the first 25th of the words are some polar, so that a model can learn
-    them all.
+    Words ``2 i`` and ``2 i + 1`` are opposites.
     """
-    if rank < _FIRST_POLAR or rank >= max(vocabulary // _LIMIT, 64) or rank // 2 * 2 + 1 >= vocabulary:
+    if rank < _FIRST_POLAR or rank >= max(vocabulary // _POLAR_RANKS, 64) or rank // 2 * 2 + 1 >= vocabulary:
         return 0
     drawn = mix(np.uint64(rank // 2) + _GOLDEN)
     if drawn % np.uint64(_POLAR_SHARE):
@@ -122,7 +127,9 @@ def _reviews(config: GeneratedData, part: str, rows: int) -> pa.Table:
     return pa.Table.from_batches([pa.RecordBatch.from_arrays(arrays, schema=schema) for arrays in chunks], schema)
 
 
-def _chunk(key: np.uint64, start: int, rows: int, totals: np.ndarray, cells: np.ndarray, longest: int) -> list[pa.Array]:
+def _chunk(
+    key: np.uint64, start: int, rows: int, totals: np.ndarray, cells: np.ndarray, longest: int
+) -> list[pa.Array]:
     letters = np.empty(rows * (_SHORTEST + _SPREAD + 2) * (longest + 2), np.uint8)
     offsets = np.zeros(rows + 1, np.int32)
     labels, probability = np.empty(rows, np.int8), np.empty(rows, np.float64)
@@ -146,7 +153,9 @@ def _write_reviews(key, start, totals, cells, letters, offsets, labels, probabil
 def _write_review(state, totals, cells, letters, at):
     """Write one review; return where it ends, its balance, its words, and the state of the random numbers."""
     half = np.uint64(_SPREAD // 2 + 1)
-    length = _SHORTEST + np.int64(reduce(mix(state + _GOLDEN), half) + reduce(mix(state + _GOLDEN * np.uint64(2)), half))
+    length = _SHORTEST + np.int64(
+        reduce(mix(state + _GOLDEN), half) + reduce(mix(state + _GOLDEN * np.uint64(2)), half)
+    )
     mood = np.int64(1) if mix(state + _GOLDEN * np.uint64(3)) >> np.uint64(63) else np.int64(-1)
     firmness = _FIRM + _FIRMER * _share(state + _GOLDEN * np.uint64(4))
     state += _GOLDEN * np.uint64(5)

@@ -109,7 +109,9 @@ def _blocks(path: Path, cut: Callable[[bytes, bool], tuple[int, int, int]]) -> I
                 if not more:
                     break
                 if len(rest) > LONGEST:
-                    raise UserError(f"{path}, line {line}: a row does not end within {LONGEST >> 20} MiB; is a quote missing?")
+                    raise UserError(
+                        f"{path}, line {line}: a row does not end within {LONGEST >> 20} MiB; is a quote missing?"
+                    )
                 size = max(BLOCK, len(rest))  # doubled, so that a long row is not searched again and again
     except (pa.ArrowException, OSError) as error:
         message = str(error).splitlines()[0].rstrip(". ")
@@ -179,7 +181,10 @@ def _parse_csv(
         parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=malformed),
         convert_options=pa.csv.ConvertOptions(
             # Nothing but an empty cell is a null: a label written NA is to be named, not dropped.
-            include_columns=list(columns), column_types=dict(columns), check_utf8=False, null_values=[""]
+            include_columns=list(columns),
+            column_types=dict(columns),
+            check_utf8=False,
+            null_values=[""],
         ),
     )
 

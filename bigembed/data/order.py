@@ -30,7 +30,9 @@ class Order:
 
     def __init__(self, rows: int, validation_fraction: float, seed: int) -> None:
         if rows < 1 or not 0.0 <= validation_fraction < 1.0:
-            raise ValueError(f"Order takes at least 1 row and a fraction in [0, 1), got {rows} and {validation_fraction}")
+            raise ValueError(
+                f"Order takes at least 1 row and a fraction in [0, 1), got {rows} and {validation_fraction}"
+            )
         wished = max(1, round(validation_fraction * rows)) if validation_fraction > 0.0 else 0
         self.validation_size = min(wished, rows - 1)
         self.train_size = rows - self.validation_size

@@ -64,7 +64,9 @@ def find_part(config: FilesData, part: str) -> Source:
     if config.path is None:
         where = Path(name).expanduser()
         if not _is_pattern(name) and not where.exists():
-            raise UserError(f"data.{part}={name} does not exist; give a file, a folder or a pattern there, or the folder of all parts as data.path.")
+            raise UserError(
+                f"data.{part}={name} does not exist; give a file, a folder or a pattern there, or the folder of all parts as data.path."
+            )
         return _source(part, _expand(where.parent, where.name), config.format, f"data.{part}={name}")
     path = Path(config.path).expanduser()
     if not path.exists():
@@ -94,9 +96,13 @@ def _named(folder: Path, name: str, format: Format, part: str) -> list[Path]:
             found[f"{name}-*{ending}"] = shards
     if len(found) > 1:
         kinds = ", ".join(sorted(found))
-        raise UserError(f"It is not clear which is the {part} part in {folder}: {kinds}; choose one, e.g. data.{part}={min(found)}.")
+        raise UserError(
+            f"It is not clear which is the {part} part in {folder}: {kinds}; choose one, e.g. data.{part}={min(found)}."
+        )
     if not found:
-        raise UserError(f"{folder} has no {part} part called {name!r} ({_there(folder)}); name it with data.{part}, or set that to null to go without.")
+        raise UserError(
+            f"{folder} has no {part} part called {name!r} ({_there(folder)}); name it with data.{part}, or set that to null to go without."
+        )
     return next(iter(found.values()))
 
 
@@ -107,7 +113,9 @@ def _source(part: str, paths: list[Path], format: Format, wish: str) -> Source:
         if (folder / "state.json").is_file():
             return Source(part, (folder,), Format.datasets)
         if (folder / "dataset_dict.json").is_file():
-            raise UserError(f"{wish} is a saved data set with parts of its own; give it as data.path and name the part in data.{part}.")
+            raise UserError(
+                f"{wish} is a saved data set with parts of its own; give it as data.path and name the part in data.{part}."
+            )
         paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith((".", "_"))]
         paths = [path for path in paths if path.name.endswith(tuple(_endings(format)))]
         if not paths:
@@ -115,11 +123,15 @@ def _source(part: str, paths: list[Path], format: Format, wish: str) -> Source:
     if not paths:
         raise UserError(f"No file matches {wish}.")
     if format is Format.datasets:
-        raise UserError(f"{paths[0]} is no saved `datasets` folder, as data.format=datasets asks for; leave data.format=auto.")
+        raise UserError(
+            f"{paths[0]} is no saved `datasets` folder, as data.format=datasets asks for; leave data.format=auto."
+        )
     formats = {path: format if format is not Format.auto else _format_of(path) for path in paths}
     if len(set(formats.values())) > 1:
         examples = {kind: path.name for path, kind in formats.items()}
-        raise UserError(f"{wish} matches files of different kinds: {', '.join(examples.values())}; choose with data.format or a narrower pattern.")
+        raise UserError(
+            f"{wish} matches files of different kinds: {', '.join(examples.values())}; choose with data.format or a narrower pattern."
+        )
     _check_shards(paths)
     return Source(part, tuple(paths), formats[paths[0]])
 
@@ -132,7 +144,9 @@ def _check_shards(paths: list[Path]) -> None:
         wanted = max(int(match[2]) for match in numbers if match)
         missing = sorted(set(range(wanted)) - there)
         if missing:
-            raise UserError(f"{paths[0].parent} holds {len(there)} of the {wanted} files of {paths[0].name}'s part: number {missing[0]} is missing.")
+            raise UserError(
+                f"{paths[0].parent} holds {len(there)} of the {wanted} files of {paths[0].name}'s part: number {missing[0]} is missing."
+            )
 
 
 def _format_of(path: Path) -> Format:
@@ -140,7 +154,9 @@ def _format_of(path: Path) -> Format:
     for ending in _endings(Format.auto):
         if name.endswith(ending):
             return ENDINGS["." + ending.split(".")[1]]
-    raise UserError(f"The ending of {path} does not tell how to read it; say it with data.format=parquet, csv or jsonl.")
+    raise UserError(
+        f"The ending of {path} does not tell how to read it; say it with data.format=parquet, csv or jsonl."
+    )
 
 
 def _endings(format: Format) -> list[str]:
