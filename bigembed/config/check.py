@@ -66,7 +66,7 @@ def _check_bounds(path: str, value: Any, metadata: Any) -> None:
 
 def _check_names(job: Job) -> None:
     if not job.features:
-        raise UserError("features is empty; add one, e.g. +features.text.column=text")
+        raise UserError("features is empty; add one, e.g. +feature@features.text=column")
     for name, feature in job.features.items():
         if feature.table not in job.tables:
             known = ", ".join(job.tables) or "none"

@@ -85,7 +85,7 @@ def to_job(composed: DictConfig) -> schema.Job:
 def _register() -> None:
     store = ConfigStore.instance()
     store.store(name=SCHEMA, node=schema.Job)
-    for group, classes in (("data", kinds.DATA), ("table", kinds.TABLES), ("head", kinds.HEADS)):
+    for group, classes in (("data", kinds.DATA), ("table", kinds.TABLES), ("feature", kinds.FEATURES), ("head", kinds.HEADS)):
         for name, options_class in classes.items():
             store.store(group=group, name=f"{SCHEMA}_{name}", node=options_class)
 

@@ -4,6 +4,7 @@ from bigembed.config import schema
 
 DATA = {"generated": schema.GeneratedData, "files": schema.FilesData}
 TABLES = {"vocab": schema.VocabTable, "hashed": schema.HashedTable}
+FEATURES = {"column": schema.FeatureConfig}
 HEADS = {"bag": schema.BagHead}
 
 

@@ -43,8 +43,8 @@ def open_data(
     config : DataConfig
         Where the rows come from.
     texts, labels : sequence of str
-        The columns that the job needs: no other is read. Texts come as strings; labels come as the data has them, as int64
-        from CSV and JSON lines, which have no types.
+        The columns that the job needs: no other is read. Texts come as strings; labels come as the data has them, and
+        from CSV and JSON lines, which have no types, as int64.
     say : callable, optional
         Told, in one line, what takes longer than a second; by default that is logged.
 

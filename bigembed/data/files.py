@@ -49,8 +49,8 @@ def open_files(config: FilesData, columns: Columns, say: Say | None = None) -> d
     parts = [part for part in ("train", "validation", "test") if getattr(config, part) is not None]
     if len(parts) > 1 and config.path is not None and is_single(Path(config.path).expanduser()):
         raise UserError(
-            f"data.path={config.path} is one part by itself, so it has no {parts[1]} part: set data.{parts[1]}=null to go without, "
-            f"or name each part by data.path=null data.train={config.path} data.{parts[1]}=FILE."
+            f"data.path={config.path} is one part by itself, so it has no {parts[1]} part: go without by "
+            f"data.{parts[1]}=null, or name each part: data.path=null data.train={config.path} data.{parts[1]}=FILE."
         )
     return {part: open_file_part(config, part, columns, say) for part in parts}
 
@@ -114,7 +114,8 @@ def _join(source: Source, columns: Columns) -> Rows:
                         f"Column {field.name!r} is {other.type} in {path}, but {field.type} in {source.files[0]}; "
                         "the files of a part must have the same types."
                     )
-            yield from (batch.cast(first.schema) for batch in rows.batches)
+            same = rows.schema == first.schema
+            yield from rows.batches if same else (batch.cast(first.schema) for batch in rows.batches)
 
     return Rows(first.schema, first.size * sum(on_disk) // on_disk[0], batches())
 
@@ -237,8 +238,8 @@ def _from_hub(hub: str, split: str | None, part: str, columns: Columns, say: Say
     except Exception as error:  # of many packages: no network, no such data set, no such split, no room
         brief = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise UserError(
-            f"Part {split!r} of {hub} could not be loaded from the Hugging Face Hub ({brief}); where the Hub cannot be reached, download the "
-            "data set elsewhere and give data.path=DIR, a folder with train.parquet and test.parquet."
+            f"Part {split!r} of {hub} could not be loaded from the Hugging Face Hub ({brief}); where the Hub cannot be "
+            "reached, download the data set elsewhere and give data.path=DIR, with train.parquet and test.parquet."
         ) from None
     return _select(dataset.with_format("arrow")[:], hub, columns)
 

@@ -38,18 +38,19 @@ def check_labels(table: pa.Table, column: str, classes: int, part: str) -> np.nd
     if labels.null_count:
         row = pc.index(pc.is_null(labels), True).as_py()
         raise UserError(
-            f"Row {row} of {where} has no label (null), as have {labels.null_count} of {len(labels)} rows; drop these rows."
+            f"Row {row} of {where} has no label (null), {labels.null_count} of {len(labels)} rows have none; drop them."
         )
     if pa.types.is_boolean(kind):
         labels = labels.cast(pa.uint8())
     elif pa.types.is_floating(kind):
+        labels = labels.cast(pa.float64())  # Arrow has no arithmetic of half floats
         # First what is no whole number (NaN and infinity too), so that the message says that and not "out of range".
         _refuse(labels, pc.invert(pc.equal(labels, pc.floor(labels))), where, "not a whole number", classes)
         _refuse(labels, pc.invert(pc.is_finite(labels)), where, "not a whole number", classes)
     elif not pa.types.is_integer(kind):
         example = f", {_short(labels[0].as_py())} in row 0" if len(labels) else ""
         raise UserError(
-            f"Labels in {where} are {kind}{example}, but must be whole numbers from 0 to {classes - 1}; number the classes."
+            f"Labels in {where} are {kind}{example}, not whole numbers from 0 to {classes - 1}; number the classes."
         )
     outside = pc.or_(pc.less(labels, _like(0, labels)), pc.greater(labels, _like(classes - 1, labels)))
     _refuse(labels, outside, where, f"out of range for head.classes={classes}", classes)
@@ -62,9 +63,8 @@ def check_labels(table: pa.Table, column: str, classes: int, part: str) -> np.nd
 def _refuse(labels: pa.ChunkedArray, bad: pa.ChunkedArray, where: str, what: str, classes: int) -> None:
     row = pc.index(bad, True).as_py()
     if row >= 0:
-        raise UserError(
-            f"Row {row} of {where} is {_short(labels[row].as_py())}, {what}; labels are whole numbers from 0 to {classes - 1}."
-        )
+        value = _short(labels[row].as_py())
+        raise UserError(f"Row {row} of {where} is {value}, {what}; labels are whole numbers from 0 to {classes - 1}.")
 
 
 def _like(value: int, labels: pa.ChunkedArray) -> pa.Scalar:

@@ -1,4 +1,4 @@
-"""CSV and JSON lines: cut into blocks of whole rows, parsed by Arrow, and by hand where that fails, to say which line it is.
+"""CSV and JSON lines: cut into blocks of whole rows and parsed by Arrow, or by hand where that fails, to name the line.
 
 The cutting is done here and not by Arrow so that a text of any length fits, and so that every error has a line number.
 """
@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numba
 import numpy as np
@@ -80,7 +80,7 @@ def read_json_lines(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
                 read_options=pa.json.ReadOptions(block_size=max(1 << 20, block.longest + 1)),
                 parse_options=parse,
             )
-        except (pa.ArrowException, UnicodeDecodeError) as error:
+        except (pa.ArrowException, ValueError) as error:  # ValueError: a message of Arrow's with half a character
             table = _json_by_hand(path, block, columns, error)
         if first and table.num_rows:
             _check_keys(path, block, table)
@@ -93,7 +93,7 @@ def _batches(table: pa.Table) -> list[pa.RecordBatch]:
 
 
 def _blocks(path: Path, cut: Callable[[bytes, bool], tuple[int, int, int]]) -> Iterator[Block]:
-    """Yield a file, decompressed, as blocks of whole rows; ``cut`` returns their bytes, lines and the longest of them."""
+    """Yield a file, decompressed, as blocks of whole rows; ``cut`` returns their bytes, their lines and the longest."""
     line, rest, size = 1, b"", BLOCK
     try:
         with pa.input_stream(str(path), compression="detect", buffer_size=1 << 20) as stream:
@@ -129,7 +129,7 @@ def _checked(path: Path, data: bytes, line: int) -> bytes:
         try:
             data.decode()
         except UnicodeDecodeError as error:
-            at = line + data.count(b"\n", 0, error.start)
+            at = line + _breaks(data[: error.start])
             byte = f"0x{data[error.start]:02x}"
             raise UserError(f"{path}, line {at}: byte {byte} is not valid UTF-8; convert the file to UTF-8.") from None
     return data
@@ -166,7 +166,7 @@ def _csv_batches(path: Path, block: Block, names: list[str], columns: Columns) -
         return []
     try:
         return _batches(_parse_csv(block, names, columns, threads=True))
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, ValueError) as error:  # ValueError: a message of Arrow's with half a character
         return _csv_by_hand(path, block, names, columns, error)
 
 
@@ -190,17 +190,10 @@ def _parse_csv(
 
 
 def _csv_by_hand(
-    path: Path, block: Block, names: list[str], columns: Columns, error: pa.ArrowInvalid
+    path: Path, block: Block, names: list[str], columns: Columns, error: Exception
 ) -> list[pa.RecordBatch]:
     """Find the line that Arrow did not take; numbers written as 1.0 or true are made whole numbers after all."""
-
-    def malformed(row: Any) -> NoReturn:
-        raise UserError(
-            f"{path}, line {_line_of(block, row.number - 1)}: the row has {row.actual_columns} columns, the header has "
-            f"{row.expected_columns}; a text with a comma, a quote or a line break must stand in double quotes."
-        )
-
-    table = _parse_csv(block, names, dict.fromkeys(columns, pa.string()), threads=False, malformed=malformed)
+    table = _as_strings(path, block, names, columns, error)
     arrays = []
     for name, kind in columns.items():
         cells = table[name].combine_chunks()
@@ -219,12 +212,35 @@ def _csv_by_hand(
     return _batches(pa.table(arrays, names=list(columns)))
 
 
+def _as_strings(path: Path, block: Block, names: list[str], columns: Columns, error: Exception) -> pa.Table:
+    malformed: list[Any] = []
+
+    def keep(row: Any) -> str:
+        malformed.append(row)
+        return "error"
+
+    try:
+        return _parse_csv(block, names, dict.fromkeys(columns, pa.string()), threads=False, malformed=keep)
+    except (pa.ArrowException, ValueError):
+        if not malformed:
+            raise UserError(f"{path}, lines from {block.line}: {error}.") from None
+    row = malformed[0]
+    raise UserError(
+        f"{path}, line {_line_of(block, row.number - 1)}: the row has {row.actual_columns} columns, the header has "
+        f"{row.expected_columns}; a text with a comma, a quote or a line break must stand in double quotes."
+    )
+
+
 def _line_of(block: Block, row: int) -> int:
     """Return the line on which a row (the first is 0) of a block of CSV begins."""
     data = block.data
     end, _, lines, _ = scan_csv(np.frombuffer(data, np.uint8), True, row)
-    blank = data[end : len(data) - len(data[end:].lstrip(b"\r\n"))]
-    return block.line + lines + (blank.count(b"\n") or blank.count(b"\r"))
+    return block.line + lines + _breaks(data[end : len(data) - len(data[end:].lstrip(b"\r\n"))])
+
+
+def _breaks(data: bytes) -> int:
+    """Return the number of line breaks, of Unix, Windows or the old Macintosh."""
+    return data.count(b"\n") or data.count(b"\r")
 
 
 def _number(cell: str) -> Any:
@@ -232,6 +248,8 @@ def _number(cell: str) -> Any:
     text = cell.strip().lower()
     if text in ("", "true", "false"):
         return {"": None, "true": True, "false": False}[text]
+    if "_" in text:  # which Python takes in a number
+        raise ValueError(text)
     return int(text) if text.lstrip("+-").isdecimal() else float(text)
 
 
@@ -275,15 +293,23 @@ def _json_by_hand(path: Path, block: Block, columns: Columns, error: Exception) 
 
 def _object(path: Path, line: bytes, number: int) -> dict[str, Any]:
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
+        record = json.loads(line.decode(), object_pairs_hook=_once)
+    except ValueError as error:
         raise UserError(
-            f"{path}, line {number}: not JSON at column {error.colno} ({error.msg}); every line must be one JSON object."
+            f"{path}, line {number}: not JSON ({str(error).replace('line 1 column', 'column')}); "
+            "every line must be one JSON object."
         ) from None
     if isinstance(record, dict):
         return record
     kind = "an array" if isinstance(record, list) else "a single value"
     raise UserError(f"{path}, line {number}: {kind}, but every line must be one JSON object; write one object a line.")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError(f"one of the names {', '.join(record)} stands there twice")
+    return record
 
 
 def _check_text(path: Path, value: Any, name: str, number: int) -> None:
@@ -293,7 +319,7 @@ def _check_text(path: Path, value: Any, name: str, number: int) -> None:
         value.encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"{path}, line {number}: column {name!r} has half of a surrogate pair (\\ud800 to \\udfff), which is no character."
+            f"{path}, line {number}: column {name!r} has half of a surrogate pair (\\ud800 to \\udfff), no character."
         ) from None
 
 
@@ -315,7 +341,7 @@ def _check_keys(path: Path, block: Block, table: pa.Table) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
-def scan_csv(data, last, limit):
+def scan_csv(data: np.ndarray, last: bool, limit: int) -> tuple[int, int, int, int]:
     """Walk whole rows by Arrow's rules: a quote counts at the start of a field, and two of them inside are one.
 
     Parameters

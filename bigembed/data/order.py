@@ -10,8 +10,8 @@ _SPLIT, _EPOCH = 0x51, 0xE9  # salts that keep the keys of the split and of the 
 class Order:
     """The split of the training rows into training and validation, and the order of both.
 
-    The order is a function of these arguments alone, so a cursor (epoch and samples seen) is all that a continued run needs,
-    and every rank can take its own slice of a batch.
+    The order is a function of these arguments alone, so a cursor (epoch and samples seen) is all that a continued run
+    needs, and every rank can take its own slice of a batch.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Order:
         return self._split(np.arange(start, stop))
 
     def _split(self, positions: np.ndarray) -> np.ndarray:
-        """Return the rows of places in the shuffle of all rows, of which the first ``validation_size`` are set aside."""
+        """Return the rows at places of a shuffle of all rows; its first ``validation_size`` places are set aside."""
         if self.validation_size == 0:
             return positions
         return permuted(positions, self._rows, self._key(_SPLIT, 0))

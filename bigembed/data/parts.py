@@ -1,6 +1,7 @@
 """Which files are a part of the data, and how they are to be read."""
 
 import glob
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +64,13 @@ def find_part(config: FilesData, part: str) -> Source:
         raise UserError(f"There is no {part} part, as data.{part} is null; name one, e.g. data.{part}=FILE.")
     if config.path is None:
         where = Path(name).expanduser()
-        if not _is_pattern(name) and not where.exists():
+        if not where.exists() and not _is_pattern(name):
             raise UserError(
-                f"data.{part}={name} does not exist; give a file, a folder or a pattern there, or the folder of all parts as data.path."
+                f"data.{part}={name} does not exist; give a file, a folder or a pattern, or the folder of all parts as "
+                "data.path=FOLDER, or a data set of the Hub as data.hub=NAME."
             )
-        return _source(part, _expand(where.parent, where.name), config.format, f"data.{part}={name}")
+        paths = [where] if where.exists() else _expand(Path(), str(where))
+        return _source(part, paths, config.format, f"data.{part}={name}")
     path = Path(config.path).expanduser()
     if not path.exists():
         raise UserError(f"data.path={config.path} does not exist.")
@@ -83,7 +86,7 @@ def is_single(path: Path) -> bool:
 
 def _named(folder: Path, name: str, format: Format, part: str) -> list[Path]:
     """Return the one thing in ``folder`` that a part's name stands for: a file, its shards, or a folder."""
-    if _is_pattern(name):
+    if _is_pattern(name) and not (folder / name).exists():
         return _expand(folder, name)
     found: dict[str, list[Path]] = {}
     if (folder / name).exists():
@@ -101,7 +104,8 @@ def _named(folder: Path, name: str, format: Format, part: str) -> list[Path]:
         )
     if not found:
         raise UserError(
-            f"{folder} has no {part} part called {name!r} ({_there(folder)}); name it with data.{part}, or set that to null to go without."
+            f"{folder} has no {part} part called {name!r} ({_there(folder)}); "
+            f"name it with data.{part}, or set that to null to go without."
         )
     return next(iter(found.values()))
 
@@ -114,7 +118,7 @@ def _source(part: str, paths: list[Path], format: Format, wish: str) -> Source:
             return Source(part, (folder,), Format.datasets)
         if (folder / "dataset_dict.json").is_file():
             raise UserError(
-                f"{wish} is a saved data set with parts of its own; give it as data.path and name the part in data.{part}."
+                f"{wish} is a saved data set with parts of its own; give it as data.path, and its part as data.{part}."
             )
         paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith((".", "_"))]
         paths = [path for path in paths if path.name.endswith(tuple(_endings(format)))]
@@ -130,7 +134,8 @@ def _source(part: str, paths: list[Path], format: Format, wish: str) -> Source:
     if len(set(formats.values())) > 1:
         examples = {kind: path.name for path, kind in formats.items()}
         raise UserError(
-            f"{wish} matches files of different kinds: {', '.join(examples.values())}; choose with data.format or a narrower pattern."
+            f"{wish} matches files of different kinds: {', '.join(examples.values())}; "
+            "choose with data.format or a narrower pattern."
         )
     _check_shards(paths)
     return Source(part, tuple(paths), formats[paths[0]])
@@ -145,7 +150,8 @@ def _check_shards(paths: list[Path]) -> None:
         missing = sorted(set(range(wanted)) - there)
         if missing:
             raise UserError(
-                f"{paths[0].parent} holds {len(there)} of the {wanted} files of {paths[0].name}'s part: number {missing[0]} is missing."
+                f"{paths[0].parent} holds {len(there)} of the {wanted} files that {paths[0].name} is one of: "
+                f"number {missing[0]} is missing."
             )
 
 
@@ -174,11 +180,10 @@ def _is_pattern(name: str) -> bool:
     return any(sign in name for sign in "*?[")
 
 
-def _expand(folder: Path, name: str) -> list[Path]:
-    """Return the files that match a pattern, sorted, or the one path that is no pattern."""
-    if not _is_pattern(str(folder / name)) or (folder / name).exists():
-        return [folder / name]
-    return [Path(path) for path in sorted(glob.glob(str(folder / name), recursive=True)) if Path(path).is_file()]
+def _expand(folder: Path, pattern: str) -> list[Path]:
+    """Return the files in ``folder`` that match a pattern, sorted."""
+    found = sorted(glob.glob(os.path.join(glob.escape(str(folder)), pattern), recursive=True))
+    return [Path(path) for path in found if Path(path).is_file()]
 
 
 def _there(folder: Path) -> str:

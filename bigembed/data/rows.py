@@ -81,7 +81,7 @@ def wished(path: Path | str, schema: pa.Schema, columns: Columns) -> pa.Schema:
 
 
 def as_wished(path: Path | str, first: int, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return a batch (its first row is row ``first`` of the file) in the types of ``schema``, its texts checked as UTF-8."""
+    """Return a batch that begins at row ``first`` of a file in the types of ``schema``, its texts checked as UTF-8."""
     arrays = []
     for field in schema:
         array = batch.column(field.name)
@@ -102,7 +102,8 @@ def _as_text(path: Path | str, first: int, array: pa.Array, field: pa.Field) -> 
                 (value.as_py() or b"").decode()
             except UnicodeDecodeError as error:
                 raise UserError(
-                    f"Row {first + row} (the first is 0) of {path} is not valid UTF-8 in column {field.name!r}: {error.reason}."
+                    f"Row {first + row} (the first is 0) of {path} is not valid UTF-8 in column {field.name!r} "
+                    f"({error.reason}); write the file anew."
                 ) from None
         raise
 

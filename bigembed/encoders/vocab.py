@@ -1,6 +1,7 @@
 """Tables with a vocabulary: the words of the training data are counted, and the frequent ones have a row each."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import numba
@@ -119,11 +120,15 @@ def count_words(
 
     done = 0
     for column in columns:
-        for rows in in_order(work, column.blocks(index), threads):
-            done += rows
-            if progress is not None:
-                progress(done)
-    return _merge(free or [_Counter()])
+        with closing(in_order(work, column.blocks(index), threads)) as counted:
+            for rows in counted:
+                done += rows
+                if progress is not None:
+                    progress(done)
+    counter = free.pop() if free else _Counter()
+    while free:
+        counter.absorb(free.pop())
+    return counter.words(), counter.counts()
 
 
 def choose_words(
@@ -172,10 +177,17 @@ class _Counter:
                 *(spans.begin, spans.end, tokenizer.rules, self.slots, self.hashes, self.ends, self.letters),
                 *(row, at, self.known),
             )
-            if size > len(self.letters):
-                self.letters = _grown(self.letters, max(size, 2 * len(self.letters)))
-            if self.known == len(self.hashes):
-                self._grow()
+            self._make_room(size)
+
+    def absorb(self, other: "_Counter") -> None:
+        """Add the words of another counter and their counts."""
+        counts, at = other.counts(), 0
+        while at < other.known:
+            at, self.known, size = _absorb(
+                *(self.slots, self.hashes, self.ends, self.letters, self.known),
+                *(other.hashes, counts, other.ends, other.letters, at),
+            )
+            self._make_room(size)
 
     def counts(self) -> np.ndarray:
         counts = np.empty(self.known, np.int64)
@@ -186,25 +198,16 @@ class _Counter:
         letters = self.letters[: self.ends[self.known]]
         return pa.LargeStringArray.from_buffers(self.known, pa.py_buffer(self.ends), pa.py_buffer(letters))
 
-    def _grow(self) -> None:
+    def _make_room(self, size: int) -> None:
+        if size > len(self.letters):
+            self.letters = _grown(self.letters, max(size, 2 * len(self.letters)))
+        if self.known < len(self.hashes):
+            return
         self.hashes = _grown(self.hashes, 2 * len(self.hashes))
         self.ends = _grown(self.ends, len(self.hashes) + 1)
         slots = np.zeros((2 * len(self.slots), 2), np.uint64)
         _move(self.slots, slots)
         self.slots = slots
-
-
-def _merge(counters: list[_Counter]) -> tuple[pa.LargeStringArray, np.ndarray]:
-    words, counts = counters[0].words(), counters[0].counts()
-    if len(counters) == 1:
-        return words, counts
-    hashes = np.concatenate([counter.hashes[: counter.known] for counter in counters])
-    counts = np.concatenate([counter.counts() for counter in counters])
-    words = pa.concat_arrays([counter.words() for counter in counters])
-    _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
-    total = np.zeros(len(first), np.int64)
-    np.add.at(total, which, counts)
-    return words.take(first), total
 
 
 def _grown(array: np.ndarray, size: int) -> np.ndarray:
@@ -253,6 +256,37 @@ def _count(
         row += 1
         at = 0
     return row, at, known, 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _absorb(
+    slots: np.ndarray,
+    hashes: np.ndarray,
+    ends: np.ndarray,
+    letters: np.ndarray,
+    known: int,
+    other_hashes: np.ndarray,
+    other_counts: np.ndarray,
+    other_ends: np.ndarray,
+    other_letters: np.ndarray,
+    at: int,
+) -> tuple[int, int, int]:
+    """Add another counter's words from ``at`` on, as ``_count`` adds those of texts."""
+    while at < len(other_counts):
+        slot = slot_of(slots, other_hashes[at])
+        if slots[slot, 0] == 0:
+            start, stop = other_ends[at], other_ends[at + 1]
+            size = ends[known] + stop - start
+            if known == len(hashes) or size > len(letters):
+                return at, known, size
+            slots[slot, 0] = other_hashes[at]
+            hashes[known] = other_hashes[at]
+            letters[ends[known] : size] = other_letters[start:stop]
+            ends[known + 1] = size
+            known += 1
+        slots[slot, 1] += np.uint64(other_counts[at])
+        at += 1
+    return at, known, 0
 
 
 @numba.njit(nogil=True, cache=True)
