@@ -24,7 +24,10 @@ def test_every_epoch_visits_each_training_row_once_and_no_validation_row(rows, f
 @given(rows, fractions, seeds, st.data())
 def test_any_slicing_gives_the_same_order(rows, fraction, seed, data):
     order = Order(rows, fraction, seed)
-    for size, take in ((order.train_size, lambda *at: order.train_rows(3, *at)), (order.validation_size, order.validation_rows)):
+    for size, take in (
+        (order.train_size, lambda *at: order.train_rows(3, *at)),
+        (order.validation_size, order.validation_rows),
+    ):
         cuts = sorted(data.draw(st.lists(st.integers(0, size), max_size=5)))
         pieces = [take(a, b) for a, b in zip([0, *cuts], [*cuts, size], strict=True)]
         np.testing.assert_array_equal(np.concatenate(pieces), take(0, size))

@@ -45,7 +45,11 @@ def test_more_classes_than_a_narrow_type_can_count_are_no_matter():
 @pytest.mark.parametrize(
     ("values", "kind", "message"),
     [
-        ([0, None, 1, None], None, r"Row 1 of column 'label' of the train part has no label \(null\), 2 of 4 rows have none"),
+        (
+            [0, None, 1, None],
+            None,
+            r"Row 1 of column 'label' of the train part has no label \(null\), 2 of 4 rows have none",
+        ),
         ([0, 1, 2], None, r"Row 2 of column 'label' of the train part is 2, out of range for head.classes=2"),
         ([0, -1], pa.int8(), r"Row 1 .* is -1, out of range .* from 0 to 1"),
         ([2**63 + 5], pa.uint64(), r"Row 0 .* is 9223372036854775813, out of range"),
@@ -53,7 +57,11 @@ def test_more_classes_than_a_narrow_type_can_count_are_no_matter():
         ([0.0, float("nan")], None, r"Row 1 .* is nan, not a whole number"),
         ([float("inf")], None, r"Row 0 .* is inf, not a whole number"),
         ([1e300], None, r"Row 0 .* is 1e\+300, out of range"),
-        (["pos", "neg"], None, r"Labels in column 'label' of the train part are string, 'pos' in row 0, .*number the classes"),
+        (
+            ["pos", "neg"],
+            None,
+            r"Labels in column 'label' of the train part are string, 'pos' in row 0, .*number the classes",
+        ),
         ([[1], [2]], None, r"Labels in column 'label' of the train part are list"),
         ([None, None], pa.null(), r"Row 0 .* has no label"),
     ],
@@ -65,5 +73,5 @@ def test_what_is_no_class_is_refused_with_its_row_and_value(values, kind, messag
 
 def test_the_row_is_counted_over_all_chunks():
     array = pa.chunked_array([pa.array([0, 1]), pa.array([], pa.int64()), pa.array([1, 7])])
-    with pytest.raises(UserError, match="Row 3 .* is 7"):
+    with pytest.raises(UserError, match=r"Row 3 .* is 7"):
         check_labels(pa.table({"label": array}), "label", 2, "test")

@@ -231,7 +231,10 @@ class OptimConfig:
     schedule: Schedule = option(Schedule.linear, "constant, or falling to zero at the last step: linear or cosine.")
     warmup_steps: int = option(0, "Steps over which the learning rates first rise from zero.", minimum=0)
     clip_value: float | None = option(
-        None, "Clamp every entry of every gradient, tables and dense, to [-clip_value, clip_value].", above=0.0
+        None,
+        "Clamp every entry of the gradients to [-clip_value, clip_value]: those of the dense parameters, and those of the pooled "
+        "vectors before they reach the tables' rows (where FBGEMM clips: a table's gradient never exists as a whole).",
+        above=0.0,
     )
 
 

@@ -94,7 +94,7 @@ def _named(folder: Path, name: str, format: Format, part: str) -> list[Path]:
     for ending in _endings(format):
         if (folder / (name + ending)).is_file():
             found[name + ending] = [folder / (name + ending)]
-        shards = sorted(folder.glob(f"{glob.escape(name)}-*{ending}"))
+        shards = _expand(folder, f"{glob.escape(name)}-*{ending}")
         if shards:
             found[f"{name}-*{ending}"] = shards
     if len(found) > 1:

@@ -16,7 +16,7 @@ def distribute(model: nn.Module, runtime: Runtime, clip_value: float | None) -> 
     """Return ``model`` with its tables sharded: whole on a single rank, by rows over several.
 
     The tables must be on the meta device and have their optimizer attached; their rows are left unset.
-    Gradients of the tables are clamped to ``clip_value`` inside FBGEMM.
+    FBGEMM clamps the gradients of the pooled vectors to ``clip_value``.
     """
     tables = getattr(model, TABLES)
     kernel = "fused"
