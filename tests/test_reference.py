@@ -30,6 +30,7 @@ from bigembed.runtime import start
 from bigembed.sharding.rows import weights
 
 ROWS, DIM, STEPS, LR, DENSE_LR = 50, 8, 12, 0.2, 0.05
+TABLE_EPS = 1e-4  # with less, Adagrad would blow up the rounding of clipped gradients that cancel each other
 
 
 def job_of(kind: TableOptimizer, dense: DenseOptimizer, pooling: Pooling, clip: float | None, classes: int = 2) -> Job:
@@ -38,7 +39,7 @@ def job_of(kind: TableOptimizer, dense: DenseOptimizer, pooling: Pooling, clip: 
         features={"text": FeatureConfig(pooling=pooling)},
         head=BagHead(classes=classes),
         optim=OptimConfig(
-            tables=TableOptimConfig(kind=kind, lr=LR),
+            tables=TableOptimConfig(kind=kind, lr=LR, eps=TABLE_EPS),
             dense=DenseOptimConfig(kind=dense, lr=DENSE_LR),
             schedule=Schedule.cosine,
             warmup_steps=3,
@@ -90,10 +91,10 @@ def plain_step(
         table -= lr * gradient
     elif config.tables.kind is TableOptimizer.adagrad:
         sums += gradient**2
-        table -= lr * gradient / (sums.sqrt() + EPS)
+        table -= lr * gradient / (sums.sqrt() + TABLE_EPS)
     else:
         sums += (gradient**2).mean(1, keepdim=True)
-        table -= lr * gradient / (sums.sqrt() + EPS)
+        table -= lr * gradient / (sums.sqrt() + TABLE_EPS)
 
 
 def reference(job: Job, first: np.ndarray, head: nn.Module) -> tuple[np.ndarray, list[float]]:

@@ -128,7 +128,11 @@ class GeneratedData(DataConfig):
 class FilesData(DataConfig):
     """Rows from Parquet, CSV, JSON lines or saved `datasets` folders, or from the Hugging Face Hub."""
 
-    path: str | None = option(None, "Folder that holds the parts named below. Null: the parts are paths themselves, or come from the Hub.")
+    path: str | None = option(
+        None,
+        "Folder that holds the parts named below, or one file, which is one part (set test=null to train on it). "
+        "Null: the parts are paths themselves, or come from the Hub.",
+    )
     hub: str | None = option(None, "Data set of the Hugging Face Hub to load where no path is given, e.g. stanfordnlp/imdb.")
     format: Format = option(Format.auto, "How the files are read; auto goes by the ending of the name.")
     train: str = option("train", "Training part: a name (train finds train.parquet, train-*.parquet, train/ …), a file, or a pattern.")

@@ -19,7 +19,7 @@ import pyarrow.json
 
 from bigembed.errors import UserError
 
-BLOCK = 8 << 20  # bytes read at a time
+BLOCK = 4 << 20  # bytes read at a time
 LONGEST = 512 << 20  # bytes that one row may take: more is a quote that is never closed, or no such file at all
 _BOM = b"\xef\xbb\xbf"
 

@@ -45,7 +45,7 @@ def find_part(config: FilesData, part: str) -> Source:
     Parameters
     ----------
     config : FilesData
-        Where ``path`` is one file (or one saved data set), that is the part, whatever its name.
+        Where ``path`` is one file (or one saved data set), that is the part, whatever its name, be it null.
     part : str
         ``train``, ``validation`` or ``test``.
 
@@ -60,23 +60,23 @@ def find_part(config: FilesData, part: str) -> Source:
         Nothing is there, or several things are and it is not clear which is meant.
     """
     name = getattr(config, part)
+    path = Path(config.path).expanduser() if config.path is not None else None
+    if path is not None and not path.exists():
+        raise UserError(f"data.path={config.path} does not exist.")
+    if path is not None and is_single(path):
+        return _source(part, [path], config.format, f"data.path={config.path}")
     if name is None:
         raise UserError(f"There is no {part} part, as data.{part} is null; name one, e.g. data.{part}=FILE.")
-    if config.path is None:
-        where = Path(name).expanduser()
-        if not where.exists() and not _is_pattern(name):
-            raise UserError(
-                f"data.{part}={name} does not exist; give a file, a folder or a pattern, or the folder of all parts as "
-                "data.path=FOLDER, or a data set of the Hub as data.hub=NAME."
-            )
-        paths = [where] if where.exists() else _expand(Path(), str(where))
-        return _source(part, paths, config.format, f"data.{part}={name}")
-    path = Path(config.path).expanduser()
-    if not path.exists():
-        raise UserError(f"data.path={config.path} does not exist.")
-    if is_single(path):
-        return _source(part, [path], config.format, f"data.path={config.path}")
-    return _source(part, _named(path, name, config.format, part), config.format, f"data.{part}={name}")
+    if path is not None:
+        return _source(part, _named(path, name, config.format, part), config.format, f"data.{part}={name}")
+    where = Path(name).expanduser()
+    if not where.exists() and not _is_pattern(name):
+        raise UserError(
+            f"data.{part}={name} does not exist; give a file, a folder or a pattern, or the folder of all parts as "
+            "data.path=FOLDER, or a data set of the Hub as data.hub=NAME."
+        )
+    paths = [where] if where.exists() else _expand(Path(), str(where))
+    return _source(part, paths, config.format, f"data.{part}={name}")
 
 
 def is_single(path: Path) -> bool:

@@ -11,7 +11,7 @@ from bigembed.config.schema import Format
 from bigembed.data.lines import Columns, read_csv, read_json_lines
 from bigembed.errors import UserError
 
-BATCH_BYTES = 8 << 20  # decoded bytes aimed at in one batch: large enough to cost nothing, small beside the tables
+BATCH_BYTES = 4 << 20  # decoded bytes aimed at in one batch: large enough to cost nothing, small beside the tables
 BATCH_ROWS = 1 << 16  # texts that Parquet keeps once in a dictionary decode to more than its metadata says
 
 
