@@ -39,6 +39,15 @@ class Ragged:
         return Ragged(values, offsets)
 
 
+    def distinct(self) -> "Ragged":
+        """Return every row without the repeats of a value in it, the first of each staying where it stood."""
+        values, offsets = np.empty_like(self.values), np.zeros_like(self.offsets)
+        longest = int(self.lengths.max(initial=0))
+        seen = np.zeros(1 << max(4, (2 * longest).bit_length()), np.int64)  # at most half full
+        _copy_distinct(self.values, self.offsets, seen, values, offsets)
+        return Ragged(values[: offsets[-1]], offsets)
+
+
 def concatenate(parts: "list[Ragged]") -> Ragged:
     """Return the rows of all ``parts``, one part after the other."""
     sizes = np.cumsum([0] + [part.offsets[-1] for part in parts])
@@ -47,8 +56,30 @@ def concatenate(parts: "list[Ragged]") -> Ragged:
 
 
 @numba.njit(nogil=True, cache=True)
-def _copy_rows(values, offsets, index, out_offsets, out):
+def _copy_rows(
+    values: np.ndarray, offsets: np.ndarray, index: np.ndarray, out_offsets: np.ndarray, out: np.ndarray
+) -> None:
     for i in range(len(index)):
         start = offsets[index[i]]
         for j in range(out_offsets[i + 1] - out_offsets[i]):
             out[out_offsets[i] + j] = values[start + j]
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_distinct(
+    values: np.ndarray, offsets: np.ndarray, seen: np.ndarray, out: np.ndarray, out_offsets: np.ndarray
+) -> None:
+    """Copy rows without repeats; ``seen`` is a hash set of places in ``out``, of which those before the row's start are empty."""
+    mask, used = len(seen) - 1, 0
+    for row in range(len(offsets) - 1):
+        start = used
+        for i in range(offsets[row], offsets[row + 1]):
+            value = values[i]
+            at = (np.int64(value) * 0x2545F4914F6CDD1D >> 20) & mask
+            while seen[at] > start and out[seen[at] - 1] != value:
+                at = (at + 1) & mask
+            if seen[at] <= start:
+                out[used] = value
+                used += 1
+                seen[at] = used
+        out_offsets[row + 1] = used

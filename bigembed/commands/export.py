@@ -46,8 +46,9 @@ def _vectors(options: ExportOptions) -> Vectors:
     table = run.read_array(checkpoint / "tables" / f"{name}.weight.npy")
     encoder = encoders.load(job.tables[name], folder / run.ENCODERS / name)
     if options.words is not None:
-        words = _read_words(Path(options.words))
-        return Vectors(table, np.array([_row(encoder, word) for word in words], np.int64), pa.array(words, pa.string()))
+        wanted = _read_words(Path(options.words))
+        rows = np.array([_row(encoder, word) for word in wanted], np.int64)
+        return Vectors(table, rows, pa.array(wanted, pa.string()))
     words = encoder.words()
     return Vectors(table, range(*encoder.word_rows) if words is not None else range(len(table)), words)
 
@@ -61,7 +62,7 @@ def _row(encoder: encoders.Encoder, word: str) -> int:
 
 def _read_words(path: Path) -> list[str]:
     try:
-        words = path.read_text().split("\n")
+        words = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"words={path} cannot be read: {error}") from None
     words = [word for word in words if word]

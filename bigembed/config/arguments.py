@@ -18,7 +18,8 @@ def parse(arguments: Sequence[str], options: type[Options]) -> tuple[Options, li
     Raises
     ------
     UserError
-        When an argument is not key=value, its key is not known, its value has the wrong type, or one that must be given is missing.
+        When an argument is not key=value, its key is not known, its value has the wrong type, or one that must be given
+        is missing.
     """
     values: dict[str, Any] = {}
     of_the_job = []

@@ -2,10 +2,11 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bigembed.config.schema import BagHead, Job, TextTable, Tokens
+from bigembed.config import kinds
+from bigembed.config.schema import Job, TextTable, Tokens
 from bigembed.errors import UserError
 
 
@@ -17,6 +18,7 @@ def check(job: Job) -> None:
     UserError
         Naming the path of the option, its value and what would be right.
     """
+    _check_kinds(job)
     for path, value, metadata in _options("", job):
         _check_bounds(path, value, metadata)
     _check_names(job)
@@ -29,8 +31,16 @@ def check(job: Job) -> None:
     ):
         if kind == "sgd" and eps is not None:
             raise UserError(f"{path}.eps has no meaning for {path}.kind=sgd; leave it out")
-    if not isinstance(job.head, BagHead):
-        raise UserError("head: no head is chosen; add head=bag")
+
+
+def _check_kinds(job: Job) -> None:
+    nodes: list[tuple[str, str, object, Mapping[str, type]]]
+    nodes = [("data", "data", job.data, kinds.DATA), ("head", "head", job.head, kinds.HEADS)]
+    nodes += [(f"tables.{name}", f"table@tables.{name}", table, kinds.TABLES) for name, table in job.tables.items()]
+    for path, group, node, axis in nodes:
+        if type(node) not in axis.values():
+            choices = " or ".join(f"{group}={name}" for name in axis)
+            raise UserError(f"{path} has no kind; choose one by {choices}, with a + in front where none was chosen")
 
 
 def _options(path: str, node: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -70,11 +80,15 @@ def _check_names(job: Job) -> None:
     for name, feature in job.features.items():
         if feature.table not in job.tables:
             known = ", ".join(job.tables) or "none"
-            raise UserError(f"features.{name}.table is '{feature.table}', but there is no such table; known tables: {known}")
+            raise UserError(
+                f"features.{name}.table is '{feature.table}', but there is no such table; known tables: {known}"
+            )
     for name in job.tables:
         poolings = {feature.pooling.name for feature in job.features.values() if feature.table == name}
         if len(poolings) > 1:
-            raise UserError(f"the features of tables.{name} differ in pooling ({', '.join(sorted(poolings))}); a table has one")
+            raise UserError(
+                f"the features of tables.{name} differ in pooling ({', '.join(sorted(poolings))}); a table has one"
+            )
         if not poolings:
             raise UserError(f"tables.{name} is used by no feature; drop it, or name it in a feature's table")
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):

@@ -4,11 +4,12 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -34,11 +35,13 @@ def run(arguments: Sequence[str], task: Callable[[schema.Job, Path], Any]) -> No
     _register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that the sentence is ours
 
-    began = time.time()
+    began, jobs = time.time(), 0
     failures: list[UserError] = []
     of_the_task: list[OSError] = []
 
     def job_task(composed: DictConfig) -> Any:
+        nonlocal jobs
+        jobs += 1
         runtime = HydraConfig.get()
         folder = Path(runtime.runtime.output_dir)
         try:
@@ -57,7 +60,8 @@ def run(arguments: Sequence[str], task: Callable[[schema.Job, Path], Any]) -> No
             raise
 
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job_task)
-    with _own_argv(_checked(arguments)):
+    checked = _checked(arguments)
+    with _own_argv(checked):
         try:
             main()
         except (HydraException, OmegaConfBaseException) as error:
@@ -66,15 +70,19 @@ def run(arguments: Sequence[str], task: Callable[[schema.Job, Path], Any]) -> No
             if error in of_the_task:
                 raise
             raise UserError(
-                f"the run folder {error.filename} cannot be made: {error.strerror}; choose another with "
+                f"the run folder {error.filename or ''} cannot be made: {error.strerror}; choose another with "
                 f"hydra.run.dir=DIR (hydra.sweep.dir=DIR for a sweep)"
             ) from None
+        except yaml.YAMLError as error:  # a file in the folder of --config-dir
+            raise UserError(f"a configuration file is no YAML: {' '.join(str(error).split())}") from None
         except ValueError as error:
             if "Config group override" not in str(error):
                 raise
             raise UserError(
                 f"a group takes the name of one of its choices, e.g. head=bag; the groups: {', '.join(groups())}"
             ) from None
+    if "--multirun" in checked and not jobs:
+        raise UserError("the sweep has no jobs: one of its values is an empty list")
     if len(failures) == 1:
         raise failures[0]
     if failures:
@@ -97,6 +105,7 @@ def to_job(composed: DictConfig) -> schema.Job:
 def _register() -> None:
     store = ConfigStore.instance()
     store.store(name=SCHEMA, node=schema.Job)
+    axes: dict[str, Mapping[str, type]]
     axes = {"data": kinds.DATA, "table": kinds.TABLES, "feature": kinds.FEATURES, "head": kinds.HEADS}
     for group, classes in axes.items():
         for name, options_class in classes.items():

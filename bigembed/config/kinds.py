@@ -2,10 +2,10 @@
 
 from bigembed.config import schema
 
-DATA = {"generated": schema.GeneratedData, "files": schema.FilesData}
-TABLES = {"vocab": schema.VocabTable, "hashed": schema.HashedTable}
-FEATURES = {"column": schema.FeatureConfig}
-HEADS = {"bag": schema.BagHead}
+DATA: dict[str, type[schema.DataConfig]] = {"generated": schema.GeneratedData, "files": schema.FilesData}
+TABLES: dict[str, type[schema.TableConfig]] = {"vocab": schema.VocabTable, "hashed": schema.HashedTable}
+FEATURES: dict[str, type[schema.FeatureConfig]] = {"column": schema.FeatureConfig}
+HEADS: dict[str, type[schema.HeadConfig]] = {"bag": schema.BagHead}
 
 
 def kind_of(options: object) -> str:

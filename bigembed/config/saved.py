@@ -1,6 +1,9 @@
 """The resolved job as a run keeps it: one YAML file, from which the same typed job is made again."""
 
 import dataclasses
+import re
+import typing
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from bigembed import __version__
 from bigembed.config import kinds
 from bigembed.config.schema import Job
 from bigembed.errors import UserError
+from bigembed.files import replace
 
 NAME = "job.yaml"
 
@@ -20,7 +24,7 @@ NAME = "job.yaml"
 def save(job: Job, folder: Path) -> None:
     """Write ``job`` to ``folder``/job.yaml."""
     content = {"bigembed": __version__, "job": as_dict(job)}
-    (folder / NAME).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    replace(folder / NAME, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
 
 
 def load(folder: Path) -> Job:
@@ -37,10 +41,14 @@ def load(folder: Path) -> Job:
     if not path.is_file():
         raise UserError(f"{folder} holds no {NAME}, so it is no run; a run is the folder that bigembed train wrote")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not isinstance(content.get("job"), dict):
+            raise ValueError("it has no node 'job'")
         return from_dict(content["job"])
-    except (yaml.YAMLError, OmegaConfBaseException, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a job: {str(error).splitlines()[0]}") from None
+    except KeyError as error:
+        raise UserError(f"{path} cannot be read as a job: it has no {error}") from None
+    except (yaml.YAMLError, OmegaConfBaseException, TypeError, ValueError, AttributeError, OSError) as error:
+        raise UserError(f"{path} cannot be read as a job: {_named(error)}") from None
 
 
 def as_dict(job: Job) -> dict[str, Any]:
@@ -50,12 +58,12 @@ def as_dict(job: Job) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any]) -> Job:
     """Return the job that ``as_dict`` made ``values`` of, checked by the types of the schema."""
-    values = dict(values)
+    values = _literal(values)
     data, head, tables = values.pop("data"), values.pop("head"), values.pop("tables")
     composed = OmegaConf.merge(OmegaConf.structured(Job), values)
-    composed.data = _of_kind(kinds.DATA, data)
-    composed.head = _of_kind(kinds.HEADS, head)
-    composed.tables = {name: _of_kind(kinds.TABLES, table) for name, table in tables.items()}
+    composed.data = _of_kind("data", kinds.DATA, data)
+    composed.head = _of_kind("head", kinds.HEADS, head)
+    composed.tables = {name: _of_kind(f"tables.{name}", kinds.TABLES, table) for name, table in tables.items()}
     job = OmegaConf.to_object(composed)
     assert isinstance(job, Job)
     return job
@@ -70,21 +78,22 @@ def override(job: Job, overrides: list[str]) -> Job:
         When an override is not of that form, or names no option, or gives a value of the wrong type.
     """
     values = as_dict(job)
+    for entry in overrides:
+        path, equals, text = entry.partition("=")
+        if not equals:
+            raise UserError(f"'{entry}' is not an override of the form key=value")
+        *parents, key = path.split(".")
+        node, options = values, typing.cast(Any, job)
+        for part in parents:
+            node = node.get(part, {}) if isinstance(node, dict) else {}
+            options = options.get(part) if isinstance(options, dict) else getattr(options, part, None)
+        if not isinstance(node, dict) or key not in node or isinstance(node[key], dict) or key not in _fields(options):
+            raise UserError(f"there is no option '{path}' in the configuration of this run")
+        node[key] = _value(entry, text, typing.get_type_hints(type(options))[key])
     try:
-        for entry in overrides:
-            path, equals, value = entry.partition("=")
-            if not equals:
-                raise UserError(f"'{entry}' is not an override of the form key=value")
-            *parents, key = path.split(".")
-            node = values
-            for part in parents:
-                node = node.get(part, {}) if isinstance(node, dict) else {}
-            if not isinstance(node, dict) or key not in node or isinstance(node[key], dict):
-                raise UserError(f"there is no option '{path}' in the configuration of this run")
-            node[key] = yaml.safe_load(value) if value else ""
         return from_dict(values)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
+    except OmegaConfBaseException as error:
+        raise UserError(f"{' '.join(overrides)}: {_named(error)}") from None
 
 
 def differences(before: Job, after: Job) -> list[str]:
@@ -94,9 +103,42 @@ def differences(before: Job, after: Job) -> list[str]:
     return [f"{path} ({old.get(path)} → {new.get(path)})" for path in paths]
 
 
-def _of_kind(classes: dict[str, type], values: dict[str, Any]) -> Any:
+def _of_kind(path: str, classes: Mapping[str, type], values: dict[str, Any]) -> Any:
     values = dict(values)
-    return OmegaConf.merge(OmegaConf.structured(classes[values.pop("kind")]), values)
+    kind = values.pop("kind")
+    if kind not in classes:
+        raise ValueError(f"{path}.kind is '{kind}'; known: {', '.join(classes)}")
+    return OmegaConf.merge(OmegaConf.structured(classes[kind]), values)
+
+
+def _value(entry: str, text: str, hint: Any) -> Any:
+    """Return what the text of an override means; where text is wanted, 010 and no are text too."""
+    wants_text = str in (hint, *typing.get_args(hint))
+    if wants_text and text != "null" and text[:1] not in ("'", '"'):
+        return text
+    try:
+        return yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise UserError(f"{entry}: {_named(error)}") from None
+
+
+def _named(error: Exception) -> str:
+    """Return the first line of an error, after the path of the option where it has one."""
+    path = getattr(error, "full_key", None)
+    return (f"{path}: " if path else "") + (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _fields(options: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(options)] if dataclasses.is_dataclass(options) else []
+
+
+def _literal(value: Any) -> Any:
+    """Return ``value`` with every text escaped, so that OmegaConf takes "${" for what it is."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
+    if isinstance(value, dict):
+        return {name: _literal(entry) for name, entry in value.items()}
+    return [_literal(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

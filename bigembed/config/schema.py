@@ -164,6 +164,7 @@ class TextTable(TableConfig):
     pattern: str | None = option(None, "The regular expression (Python's) whose matches are the tokens; for tokens=regex.")
     lower: bool = option(True, "Lower-case the text first (Unicode's simple mapping).")
     ngrams: int = option(1, "Also use runs of 2 to this many tokens, hashed.", minimum=1, maximum=8)
+    distinct: bool = option(False, "Use each row at most once in a text, however often its word occurs: a binary bag of words.")
 
 
 @dataclass(slots=True)

@@ -1,8 +1,10 @@
 """What Hydra and OmegaConf find wrong, as one sentence with the path of the key and the names that would be right."""
 
+import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -55,6 +57,9 @@ def sentence(error: Exception) -> str:
         found = re.match(pattern, str(error), re.DOTALL)
         if found:
             return words.format(**found.groupdict())
+    in_file = re.match(r"In '(.+?)': \w+ raised while composing config:\n(.+?)\n\s*full_key: (.*)", str(error))
+    if in_file:
+        return "{0}.yaml: {2}: {1}".format(*in_file.groups())
     path = getattr(error, "full_key", None)
     return (f"{path}: " if path else "") + str(error).splitlines()[0]
 
@@ -72,10 +77,8 @@ def _refused(first: str, cause: BaseException) -> str:
     named = re.match(r"\+*((table|feature)s\.[^.=]+)", override)
     if "is not a subclass" in reason and named:
         node, group = named.groups()
-        choices = " or ".join(groups()[group])
-        return (
-            f"{override}: {node} is made by choosing its kind, +{group}@{node}={choices}; its options come after that"
-        )
+        choices = " or ".join(f"{group}@{node}={name}" for name in groups()[group])
+        return f"{override}: {node} takes its kind by {choices}, with a + in front where there is no {node} yet"
     return f"{override}: {reason[0].lower()}{reason[1:]}"
 
 
@@ -89,10 +92,11 @@ def _unknown_to_schema(node: DictConfig) -> Iterator[tuple[str, list[str]]]:
     """Yield the path of every key that its dataclass does not have, and the names that it has."""
     known = getattr(OmegaConf.get_type(node), "__dataclass_fields__", None)
     for key in node:
+        child = node._get_node(key)
         if known is not None and key not in known:
             yield node._get_full_key(key), sorted(known)
-        elif OmegaConf.is_dict(node._get_node(key)) and not node._get_node(key)._is_none():
-            yield from _unknown_to_schema(node[key])
+        elif isinstance(child, DictConfig) and not child._is_none():
+            yield from _unknown_to_schema(child)
 
 
 def _missing_choice(error: MissingConfigException) -> str:
@@ -117,11 +121,16 @@ def _unknown_key(path: str, cause: BaseException) -> str:
 
 def _kinds_with(key: str, options_class: type | None) -> str:
     """Say which other kinds of the same axis have an option."""
-    for group, axis in (("data", kinds.DATA), ("table", kinds.TABLES), ("head", kinds.HEADS)):
+    axes: dict[str, Mapping[str, type]] = {"data": kinds.DATA, "table": kinds.TABLES, "head": kinds.HEADS}
+    for group, axis in axes.items():
         if options_class in axis.values():
-            having = [f"{group}={name}" for name, other in axis.items() if key in other.__dataclass_fields__]
+            having = [f"{group}={name}" for name, other in axis.items() if key in _fields(other)]
             return f" here, only with {' or '.join(having)}" if having else ""
     return ""
+
+
+def _fields(options_class: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(options_class)]
 
 
 def _known(wrong: str, names: Sequence[str], where: str = "") -> str:

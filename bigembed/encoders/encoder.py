@@ -1,7 +1,7 @@
 """What every encoder of texts can do: texts in Arrow's memory become row numbers of a table, in one compiled pass.
 
 The ids of a text are, for each of its tokens in turn, the row of the token and then the rows of the n-grams that end at
-it, the short ones first. An n-gram is hashed from its tokens in their order, whether these have rows of their own or
+it, the short ones first; a table of ``distinct`` ids keeps the first of equal ones in a text. An n-gram is hashed from its tokens in their order, whether these have rows of their own or
 not, and never reaches over the edge of a text.
 """
 
@@ -133,6 +133,10 @@ class Encoder(ABC):
 
     def encode_spans(self, spans: Spans, dtype: Any = np.int64) -> Encoded:
         """Return texts in memory as rows of the table, of ``dtype`` int64 or int32."""
+        encoded = self._encode_all_ids(spans, dtype)
+        return Encoded(encoded.ids.distinct(), encoded.tokens) if self.config.distinct else encoded
+
+    def _encode_all_ids(self, spans: Spans, dtype: Any) -> Encoded:
         spans = self.tokenizer.prepare(spans)
         ngrams = self._plan.ngrams
         # Room for tokens of four bytes, which English has with its spaces; more is made when a text does not fit.
@@ -155,7 +159,8 @@ class Encoder(ABC):
         UserError
             ``token`` has no row: it is empty, or is cut into more tokens than n-grams have.
         """
-        encoded = self.encode(TextColumn(pa.array([token], pa.large_string())), np.zeros(1, np.int64))
+        column = TextColumn(pa.array([token], pa.large_string()))
+        encoded = self._encode_all_ids(column.spans(np.zeros(1, np.int64)), np.int64)
         count = int(encoded.tokens[0])
         if not 1 <= count <= self._plan.ngrams:
             raise UserError(

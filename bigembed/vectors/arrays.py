@@ -17,14 +17,14 @@ def write_numpy(vectors: Vectors) -> Iterator[bytes | memoryview]:
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": vectors.shape})
     yield header.getvalue()
     for _, rows in vectors.blocks():
-        yield memoryview(rows).cast("B")
+        yield rows.data.cast("B")
 
 
 def write_safetensors(vectors: Vectors) -> Iterator[bytes | memoryview]:
     """Yield the bytes of a safetensors file with one float32 tensor, "embedding".
 
-    The library writes tensors that are in memory as a whole; this streams. The layout: the header's length in eight bytes, the
-    header, the numbers.
+    The library writes tensors that are in memory as a whole; this streams. The layout: the header's length in eight
+    bytes, the header, the numbers.
     """
     count, width = vectors.shape
     entry = {"dtype": "F32", "shape": [count, width], "data_offsets": [0, 4 * count * width]}
@@ -32,4 +32,4 @@ def write_safetensors(vectors: Vectors) -> Iterator[bytes | memoryview]:
     header += b" " * (-len(header) % 8)
     yield len(header).to_bytes(8, "little") + header
     for _, rows in vectors.blocks():
-        yield memoryview(rows).cast("B")
+        yield rows.data.cast("B")

@@ -38,10 +38,7 @@ class Vectors:
         size = max(1, BLOCK_BYTES // (4 * self.table.shape[1]))
         for start in range(0, len(self.rows), size):
             rows = self.rows[start : start + size]
-            if isinstance(rows, range):
-                block = self.table[rows.start : rows.stop]
-            else:
-                block = self.table[rows]
+            block = self.table[rows.start : rows.stop] if isinstance(rows, range) else self.table[rows]
             words = None if self.words is None else self.words.slice(start, len(rows))
             yield words, np.ascontiguousarray(block, np.float32)
 
