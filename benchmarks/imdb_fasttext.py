@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-DIM, PASSES, BUCKETS = 16, 5, 2_097_152
+DIM, PASSES, BUCKETS, BATCH = 16, 5, 2_097_152, 1024
 
 
 def fasttext_run(data: Path, folder: Path, lr: float, threads: int) -> dict[str, float]:
@@ -54,7 +54,7 @@ def bigembed_run(data: Path, folder: Path, seed: int, threads: int) -> dict[str,
 
     run = folder / "run"
     options = [f"data.path={data}", "data.validation_fraction=0", "data.test=null", f"trainer.epochs={PASSES}"]
-    options += [f"tables.text.dim={DIM}", f"tables.text.buckets={BUCKETS}", f"runtime.threads={threads}", f"seed={seed}"]
+    options += [f"trainer.batch_size={BATCH}", f"tables.text.dim={DIM}", f"tables.text.buckets={BUCKETS}", f"runtime.threads={threads}", f"seed={seed}"]
     began = time.perf_counter()
     code = cli.main(["train", "experiment=imdb", *options, "runtime.tensorboard=false", f"hydra.run.dir={run}"])
     done = time.perf_counter()

@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads: threads that spin starve the loader
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # likewise: tables in huge pages, where random rows miss the TLB less
     try:
         return _dispatch(arguments)
     except UserError as error:

@@ -24,5 +24,5 @@ def _about(file: Path) -> str:
         if not line.startswith("#"):
             break
         if "@package" not in line:
-            comments.append(line.removeprefix("#").strip())
+            comments.append(" ".join(line.removeprefix("#").split()))
     return comments[0] if comments else ""

@@ -19,12 +19,14 @@ from bigembed.errors import UserError
 from bigembed.files import replace
 
 NAME = "job.yaml"
+END = "..."  # YAML's own mark
 
 
 def save(job: Job, folder: Path) -> None:
-    """Write ``job`` to ``folder``/job.yaml."""
+    """Write ``job`` to ``folder``/job.yaml, the last line of which marks the end."""
     content = {"bigembed": __version__, "job": as_dict(job)}
-    replace(folder / NAME, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, explicit_end=True)
+    replace(folder / NAME, text.encode())
 
 
 def load(folder: Path) -> Job:
@@ -41,7 +43,10 @@ def load(folder: Path) -> Job:
     if not path.is_file():
         raise UserError(f"{folder} holds no {NAME}, so it is no run; a run is the folder that bigembed train wrote")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        if text.splitlines()[-1:] != [END]:  # options that are cut off would silently be the defaults
+            raise ValueError(f"it is cut short; its last line should be {END}")
         if not isinstance(content, dict) or not isinstance(content.get("job"), dict):
             raise ValueError("it has no node 'job'")
         return from_dict(content["job"])

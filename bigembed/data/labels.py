@@ -71,7 +71,7 @@ def _like(value: int, labels: pa.ChunkedArray) -> pa.Scalar:
     """Return a bound in the labels' own type (saturated), as comparing int8 with int64 would widen the whole column."""
     if pa.types.is_floating(labels.type):
         return pa.scalar(float(value)).cast(labels.type)
-    bounds = np.iinfo(labels.type.to_pandas_dtype())
+    bounds = np.iinfo(str(labels.type))  # Arrow's names of integers are NumPy's; its own translation imports pandas
     return pa.scalar(min(max(value, bounds.min), bounds.max), labels.type)
 
 
