@@ -1,6 +1,8 @@
 """Files that are there whole or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -13,11 +15,25 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write ``content`` under another name, then rename it to ``path``: a reader sees the old file or the new one."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    write_synced(unfinished, content)
-    os.replace(unfinished, path)
-    sync_folder(path.parent)
+    """Write ``content`` to ``path``: a reader sees the old file or the new one."""
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give another name to write to, which becomes ``path`` when all went well and is gone when not."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
 def sync_folder(path: Path) -> None:

@@ -12,7 +12,6 @@ from bigembed.data import Parts, open_data, open_part
 from bigembed.data.labels import check_labels
 from bigembed.data.order import Order
 from bigembed.encoders import Encoder, TextColumn
-from bigembed.errors import UserError
 from bigembed.examples import Examples, open_examples
 from bigembed.report import say
 
@@ -148,10 +147,7 @@ def _learned(
             columns = sorted({feature.column for feature in job.features.values() if feature.table == name})
             texts = [TextColumn(train[column], column) for column in columns]
             encoder = encoders.build(name, table, texts, index=rows, threads=threads)
-            try:
-                encoders.save(encoder, folder / name)
-            except OSError as error:
-                raise UserError(f"{folder / name} cannot be written: {error.strerror}") from None
+            encoders.save(encoder, folder / name)
     known = load_encoders(job, folder)
     for name, encoder in known.items():
         say(f"table {name}: {encoder.rows:,} rows × {job.tables[name].dim}")

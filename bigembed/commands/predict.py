@@ -1,6 +1,5 @@
 """``bigembed predict``: labels with probabilities for the lines of standard input, or the rows of a file."""
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from bigembed.config.arguments import parse
 from bigembed.config.schema import FilesData, PredictOptions
 from bigembed.errors import UserError
+from bigembed.files import replacing
 
 BLOCK = 4096  # texts worked on at once
 
@@ -67,22 +67,24 @@ def _text(labels: np.ndarray, probabilities: np.ndarray) -> str:
 
 
 def _write(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Write the answers under another name, then rename: Parquet with all probabilities, or text as on the screen."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    """Write the answers: Parquet with all probabilities, or text as on the screen."""
     try:
-        if path.suffix == ".parquet":
-            schema = pa.schema({"label": pa.int64(), "probabilities": pa.list_(pa.float32())})
-            with pq.ParquetWriter(unfinished, schema) as writer:
-                for labels, probabilities in answers:
-                    offsets = np.arange(0, probabilities.size + 1, probabilities.shape[1], np.int32)
-                    lists = pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel()))
-                    writer.write_table(pa.table([pa.array(labels), lists], schema=schema))
-        else:
-            with unfinished.open("w") as file:
-                for labels, probabilities in answers:
-                    file.write(_text(labels, probabilities))
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            (_write_parquet if path.suffix == ".parquet" else _write_text)(unfinished, answers)
     except OSError as error:
         raise UserError(f"output={path} cannot be written: {error.strerror}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+
+
+def _write_parquet(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+    schema = pa.schema({"label": pa.int64(), "probabilities": pa.list_(pa.float32())})
+    with pq.ParquetWriter(path, schema) as writer:
+        for labels, probabilities in answers:
+            offsets = np.arange(0, probabilities.size + 1, probabilities.shape[1], np.int32)
+            lists = pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel()))
+            writer.write_table(pa.table([pa.array(labels), lists], schema=schema))
+
+
+def _write_text(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+    with path.open("w") as file:
+        for labels, probabilities in answers:
+            file.write(_text(labels, probabilities))

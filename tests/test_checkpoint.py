@@ -1,0 +1,138 @@
+"""Checkpoints that are damaged, disks that are full, folders that are taken: one sentence, and nothing lost."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running import SMALL, bigembed, start, tables_of
+
+from bigembed import run
+from bigembed.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    options = ["trainer.save_every=20", "trainer.keep=3", "trainer.test_with=last"]
+    assert bigembed("train", *SMALL, *options, f"hydra.run.dir={folder}") == 0
+    return folder
+
+
+@pytest.fixture
+def copied(trained, tmp_path) -> Path:
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    return tmp_path / "run"
+
+
+def last_of(folder: Path) -> Path:
+    return run.checkpoints(folder)[-1]
+
+
+def test_a_table_is_a_plain_array_that_anyone_can_map(trained):
+    rows = np.load(last_of(trained) / "tables" / "text.weight.npy", mmap_mode="r")
+    assert rows.shape[1] == 8 and rows.dtype == np.float32 and np.isfinite(rows).all()
+
+
+def test_the_manifest_names_every_file_of_a_checkpoint(trained):
+    files = json.loads((last_of(trained) / "manifest.json").read_text())["files"]
+    on_disk = {str(path.relative_to(last_of(trained))) for path in last_of(trained).rglob("*") if path.is_file()}
+    assert set(files) == on_disk - {"manifest.json"} and len(files) == 4
+
+
+@pytest.mark.parametrize("file", ["tables/text.weight.npy", "tables/text.momentum1.npy", "dense.safetensors", "state.json"])
+def test_any_flipped_bit_is_noticed(trained, tmp_path, file):
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(last_of(trained), checkpoint)
+    content = bytearray((checkpoint / file).read_bytes())
+    rng = random.Random(file)
+    for place in {0, len(content) - 1, *(rng.randrange(len(content)) for _ in range(20))}:
+        content[place] ^= 1 << rng.randrange(8)
+        (checkpoint / file).write_bytes(content)
+        with pytest.raises(UserError, match=f"{Path(file).name} is not what was written"):
+            run.verify(checkpoint)
+        (checkpoint / file).write_bytes((last_of(trained) / file).read_bytes())
+        content = bytearray((checkpoint / file).read_bytes())
+    run.verify(checkpoint)
+
+
+@pytest.mark.parametrize("harm", ["cut", "missing", "manifest"])
+def test_commands_refuse_a_damaged_checkpoint_in_one_sentence(copied, capsys, harm):
+    table = last_of(copied) / "tables" / "text.weight.npy"
+    if harm == "cut":
+        table.write_bytes(table.read_bytes()[:-100])
+    elif harm == "missing":
+        table.unlink()
+    else:
+        (last_of(copied) / "manifest.json").write_text("{")
+    for command in (["evaluate"], ["export", f"out={copied}/v", "format=numpy"], ["predict", f"input={copied}/none.csv"]):
+        assert bigembed(command[0], f"run={copied}", *command[1:]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and last_of(copied).name in error and "Traceback" not in error
+
+
+def test_resuming_goes_back_to_the_checkpoint_before_a_damaged_one_and_ends_the_same(trained, copied, capsys):
+    table = last_of(copied) / "tables" / "text.weight.npy"
+    table.write_bytes(table.read_bytes()[:-4] + b"\0\0\0\1")
+    assert bigembed("train", f"resume={copied}") == 0
+    error = capsys.readouterr().err
+    assert "warning:" in error and "going back to the checkpoint before" in error and "continuing at step 40" in error
+    assert tables_of(copied) == tables_of(trained)
+
+
+def test_resuming_without_any_whole_checkpoint_is_refused(copied, capsys):
+    for path in run.checkpoints(copied):
+        (path / "state.json").write_text("{}")
+    assert bigembed("train", f"resume={copied}") == 2
+    assert "state.json has 2 bytes instead of" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_format_is_refused(copied):
+    manifest = last_of(copied) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(UserError, match="format 99; this bigembed reads format 1"):
+        run.verify(last_of(copied))
+
+
+def test_a_full_disk_ends_in_one_sentence_and_leaves_earlier_checkpoints(tmp_path):
+    folder, output = tmp_path / "run", tmp_path / "output"
+    options = ["data.rows=1500", "data.test_rows=300", "data.vocabulary=400", "trainer.batch_size=64", "runtime.tensorboard=false"]
+    table = ["tables.text.dim=64", "tables.text.buckets=20000"]  # 5 MB, where no file may be larger than 1 MB
+    process = start("train", *options, *table, f"hydra.run.dir={folder}", output=output, limit=1 << 20)
+    process.join(60)
+    assert process.exitcode == 2
+    last = output.read_text().splitlines()[-1]
+    assert last.startswith("bigembed: the checkpoint of step") and "could not be written" in last
+    assert "Traceback" not in output.read_text()
+    assert not list((folder / "checkpoints").glob("*"))
+    assert bigembed("train", f"resume={folder}") == 0  # with room again, from the beginning
+
+
+def test_a_run_folder_that_is_there_already_is_refused_and_untouched(trained, capsys):
+    before = tables_of(trained)
+    assert bigembed("train", *SMALL, f"hydra.run.dir={trained}") == 2
+    error = capsys.readouterr().err
+    assert f"{trained} holds a run already" in error and f"resume={trained}" in error
+    assert tables_of(trained) == before
+
+
+def test_folders_that_are_no_run_are_refused(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for folder, words in ((tmp_path / "absent", "is no folder"), (tmp_path / "empty", "holds no job.yaml")):
+        for command in ("train", "evaluate", "predict", "export"):
+            argument = f"resume={folder}" if command == "train" else f"run={folder}"
+            assert bigembed(command, argument, *(["out=x"] if command == "export" else [])) == 2
+            error = capsys.readouterr().err
+            assert words in error and error.count("\n") == 1
+
+
+def test_an_unfinished_run_without_checkpoints_cannot_be_asked(tmp_path, capsys):
+    folder = tmp_path / "run"
+    output = tmp_path / "output"
+    process = start("train", *SMALL, "tables.text.dim=64", "tables.text.buckets=20000", f"hydra.run.dir={folder}", output=output, limit=1 << 19)
+    process.join(60)
+    assert bigembed("evaluate", f"run={folder}") == 2
+    assert "no finished checkpoint yet" in capsys.readouterr().err
