@@ -10,7 +10,14 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
-from bigembed.config.schema import DenseOptimConfig, DenseOptimizer, OptimConfig, Schedule, TableOptimConfig, TableOptimizer
+from bigembed.config.schema import (
+    DenseOptimConfig,
+    DenseOptimizer,
+    OptimConfig,
+    Schedule,
+    TableOptimConfig,
+    TableOptimizer,
+)
 
 TABLE_OPTIMIZERS = {
     TableOptimizer.rowwise_adagrad: RowWiseAdagrad,

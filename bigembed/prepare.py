@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bigembed import encoders
 from bigembed.config.schema import Job
@@ -118,8 +119,18 @@ def _open(job: Job) -> tuple[Parts, Order, dict[str, np.ndarray]]:
     named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     classes = job.head.classes  # type: ignore[attr-defined]
     labels = {name: check_labels(table, job.head.label, classes, name) for name, table in named.items() if table is not None}
+    for name, table in named.items():
+        _tell_empty(name, table, text_columns(job))
     fraction = 0.0 if parts.validation is not None else job.data.validation_fraction
     return parts, Order(parts.train.num_rows, fraction, job.seed), labels
+
+
+def _tell_empty(part: str, table: pa.Table | None, columns: list[str]) -> None:
+    """Warn of empty texts: they are no error, but nothing can be told from them."""
+    for column in columns if table is not None else []:
+        count = pc.sum(pc.equal(pc.binary_length(table[column]), 0)).as_py() or 0
+        if count:
+            say(f"warning: {count:,} of {table.num_rows:,} texts in column '{column}' of the {part} part are empty")
 
 
 def _judged(

@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-JSONL = "metrics.jsonl"
+from bigembed.run import METRICS_LINES
+
 PLAIN_EVERY = 5.0  # seconds between two plain progress lines
 
 
@@ -33,16 +34,14 @@ class Report:
     def __init__(self, folder: Path, steps: int, start: int, tensorboard: bool) -> None:
         self.console = Console(stderr=True)
         self.steps, self.began, self.spoke = steps, time.perf_counter(), time.perf_counter()
-        _drop_lines_after(folder / JSONL, start)
-        self.lines = (folder / JSONL).open("a", buffering=1)
+        _drop_lines_after(folder / METRICS_LINES, start)
+        self.lines = (folder / METRICS_LINES).open("a", buffering=1)
         self.events = _writer(folder, start) if tensorboard else None
         self.progress = Progress(
             TextColumn("step {task.completed}/{task.total}"),
-            BarColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
+            BarColumn(16),
             TimeRemainingColumn(),
+            TextColumn("left  {task.description}"),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
@@ -64,10 +63,8 @@ class Report:
     def step(self, step: int, figures: dict[str, float]) -> None:
         """Record the figures of the training since the last report."""
         self.record("train", step, figures)
-        text = (
-            f"loss {figures['loss']:.4f}  {figures['samples_per_s']:,.0f} samples/s  {figures['words_per_s']:,.0f} words/s  "
-            f"waiting: {waits(figures)}"
-        )
+        rates = f"{figures['samples_per_s']:,.0f} samples/s  {figures['words_per_s'] / 1e6:.2f}M words/s"
+        text = f"loss {figures['loss']:.4f}  {rates}  {waits(figures)}"
         self.progress.update(self.task, completed=step, description=text)
         if not self.console.is_terminal and time.perf_counter() - self.spoke >= PLAIN_EVERY:
             self.spoke = time.perf_counter()
@@ -93,11 +90,11 @@ def say(text: str) -> None:
 
 
 def waits(figures: dict[str, float]) -> str:
-    """Say which of the two waits for the other: the training step or the data."""
+    """Say which of the two waits for the other, the training step or the data, and for which share of the time."""
     step, data = figures["waited_for_data"], figures["waited_for_step"]
     if max(step, data) < 0.05:
-        return "neither"
-    return f"step for data ({step:.0%})" if step > data else f"data for step ({data:.0%})"
+        return "neither waits"
+    return f"the step waits for data ({step:.0%})" if step > data else "the data waits for the step"
 
 
 def _writer(folder: Path, start: int) -> Any:

@@ -10,6 +10,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bigembed.files import replace
 CHECKPOINTS = "checkpoints"
 ENCODERS = "encoders"
 METRICS = "metrics.json"
+METRICS_LINES = "metrics.jsonl"
 BEST = "best.json"
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -46,6 +48,17 @@ def claim(folder: Path, job: Job) -> None:
         saved.save(job, folder)
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error.strerror}; choose another with hydra.run.dir=DIR") from None
+
+
+def release(folder: Path) -> None:
+    """Take back what ``claim`` made, if the run ended before its first report: it leaves nothing to continue."""
+    if (folder / METRICS_LINES).exists():
+        return
+    for path in (folder / saved.NAME, *(folder / ENCODERS).iterdir()):
+        path.unlink(missing_ok=True)
+    for path in (folder / CHECKPOINTS, folder / ENCODERS, folder):
+        with suppress(OSError):  # there is more in it than ours
+            path.rmdir()
 
 
 def absolute_paths(job: Job, base: Path) -> None:

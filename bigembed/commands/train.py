@@ -29,7 +29,11 @@ def _begin(job: Job, folder: Path) -> float | None:
     """Train a new job in a new ``folder``; the returned figure is what a sweeper may optimise."""
     run.absolute_paths(job, Path.cwd())
     run.claim(folder, job)
-    figures = _train(job, folder)
+    try:
+        figures = _train(job, folder)
+    except UserError:
+        run.release(folder)
+        raise
     part = figures.get("validation") or figures.get("test")
     return part[job.trainer.monitor.name] if part else None
 

@@ -46,14 +46,14 @@ def load(folder: Path) -> Job:
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
         if text.splitlines()[-1:] != [END]:  # options that are cut off would silently be the defaults
-            raise ValueError(f"it is cut short; its last line should be {END}")
+            raise ValueError(f"it is cut short: its last line is not '{END}'")
         if not isinstance(content, dict) or not isinstance(content.get("job"), dict):
             raise ValueError("it has no node 'job'")
         return from_dict(content["job"])
-    except KeyError as error:
-        raise UserError(f"{path} cannot be read as a job: it has no {error}") from None
     except (yaml.YAMLError, OmegaConfBaseException, TypeError, ValueError, AttributeError, OSError) as error:
         raise UserError(f"{path} cannot be read as a job: {_named(error)}") from None
+    except KeyError as error:
+        raise UserError(f"{path} cannot be read as a job: it has no {error}") from None
 
 
 def as_dict(job: Job) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _value(entry: str, text: str, hint: Any) -> Any:
 def _named(error: Exception) -> str:
     """Return the first line of an error, after the path of the option where it has one."""
     path = getattr(error, "full_key", None)
-    return (f"{path}: " if path else "") + (str(error).splitlines() or [type(error).__name__])[0]
+    return (f"{path}: " if path else "") + (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _fields(options: Any) -> list[str]:

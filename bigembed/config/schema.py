@@ -110,7 +110,9 @@ class DataConfig:
         below=1.0,
     )
     cache_mib: int = option(
-        256, "Encoded training data up to this size (MiB) stays in memory; larger data is encoded anew in every epoch.", minimum=0
+        256,
+        "Encoded training data up to this size (MiB) stays in memory; larger data is encoded anew in every epoch.",
+        minimum=0,
     )
 
 
@@ -133,9 +135,13 @@ class FilesData(DataConfig):
         "Folder that holds the parts named below, or one file, which is one part (set test=null to train on it). "
         "Null: the parts are paths themselves, or come from the Hub.",
     )
-    hub: str | None = option(None, "Data set of the Hugging Face Hub to load where no path is given, e.g. stanfordnlp/imdb.")
+    hub: str | None = option(
+        None, "Data set of the Hugging Face Hub to load where no path is given, e.g. stanfordnlp/imdb."
+    )
     format: Format = option(Format.auto, "How the files are read; auto goes by the ending of the name.")
-    train: str = option("train", "Training part: a name (train finds train.parquet, train-*.parquet, train/ …), a file, or a pattern.")
+    train: str = option(
+        "train", "Training part: a name (train finds train.parquet, train-*.parquet, train/ …), a file, or a pattern."
+    )
     validation: str | None = option(None, "Validation part, like train; null splits it off the training part.")
     test: str | None = option("test", "Test part, like train, looked at once, at the end; null for none.")
     in_memory_mib: int = option(
@@ -160,11 +166,17 @@ class TableConfig:
 class TextTable(TableConfig):
     """A table whose rows stand for the tokens of a text."""
 
-    tokens: Tokens = option(Tokens.words, "words: words and punctuation, by Unicode; whitespace; regex: every match of pattern (slower).")
-    pattern: str | None = option(None, "The regular expression (Python's) whose matches are the tokens; for tokens=regex.")
+    tokens: Tokens = option(
+        Tokens.words, "words: words and punctuation, by Unicode; whitespace; regex: every match of pattern (slower)."
+    )
+    pattern: str | None = option(
+        None, "The regular expression (Python's) whose matches are the tokens; for tokens=regex."
+    )
     lower: bool = option(True, "Lower-case the text first (Unicode's simple mapping).")
     ngrams: int = option(1, "Also use runs of 2 to this many tokens, hashed.", minimum=1, maximum=8)
-    distinct: bool = option(False, "Use each row at most once in a text, however often its word occurs: a binary bag of words.")
+    distinct: bool = option(
+        False, "Use each row at most once in a text, however often its word occurs: a binary bag of words."
+    )
 
 
 @dataclass(slots=True)
@@ -173,7 +185,12 @@ class VocabTable(TextTable):
 
     min_count: int = option(1, "Words seen less often in the training data are unknown.", minimum=1)
     max_size: int | None = option(None, "Keep at most this many words, the most frequent ones.", minimum=1)
-    buckets: int = option(1_000_000, "Rows that n-grams are hashed into; needed when ngrams > 1, otherwise there are none.", minimum=1, maximum=2**40)
+    buckets: int = option(
+        1_000_000,
+        "Rows that n-grams are hashed into; needed when ngrams > 1, otherwise there are none.",
+        minimum=1,
+        maximum=2**40,
+    )
 
 
 @dataclass(slots=True)
@@ -205,15 +222,24 @@ class BagHead(HeadConfig):
     """fastText's classifier: the pooled vectors, side by side, through a linear layer."""
 
     classes: int = option(2, "Number of classes; labels are 0 … classes - 1.", minimum=2)
-    hidden: list[int] = option(list, "Widths of hidden layers (ReLU) between the pooled vectors and the classes, e.g. [64].", minimum=1)
-    dropout: float = option(0.0, "Share of the entries of the pooled vectors and of hidden layers that is dropped in training.", minimum=0.0, below=1.0)
+    hidden: list[int] = option(
+        list, "Widths of hidden layers (ReLU) between the pooled vectors and the classes, e.g. [64].", minimum=1
+    )
+    dropout: float = option(
+        0.0,
+        "Share of the entries of the pooled vectors and of hidden layers that is dropped in training.",
+        minimum=0.0,
+        below=1.0,
+    )
 
 
 @dataclass(slots=True)
 class TableOptimConfig:
     """The optimizer of the tables, fused into the backward pass: only touched rows cost anything."""
 
-    kind: TableOptimizer = option(TableOptimizer.rowwise_adagrad, "rowwise_adagrad keeps one number a row, adagrad one an entry, sgd none.")
+    kind: TableOptimizer = option(
+        TableOptimizer.rowwise_adagrad, "rowwise_adagrad keeps one number a row, adagrad one an entry, sgd none."
+    )
     lr: float = option(0.1, "Learning rate at the height of the schedule.", minimum=0.0)
     eps: float | None = option(None, "Added to the root in the Adagrads; null: 1e-8.", above=0.0)
 
@@ -251,9 +277,13 @@ class TrainerConfig:
     steps: int | None = option(None, "Stop after this many steps instead of after epochs.", minimum=1)
     batch_size: int = option(512, "Samples of one step, over all ranks together.", minimum=1)
     eval_batch_size: int = option(2048, "Samples of one step of an evaluation, over all ranks together.", minimum=1)
-    eval_every: int | None = option(None, "Steps between evaluations on the validation part; null: after every epoch.", minimum=1)
+    eval_every: int | None = option(
+        None, "Steps between evaluations on the validation part; null: after every epoch.", minimum=1
+    )
     monitor: Monitor = option(Monitor.accuracy, "Validation figure that chooses the best checkpoint and stops early.")
-    early_stop: int | None = option(None, "Stop after this many evaluations without a better one; null: never.", minimum=1)
+    early_stop: int | None = option(
+        None, "Stop after this many evaluations without a better one; null: never.", minimum=1
+    )
     save_every: int | None = option(None, "Steps between checkpoints; null: with every evaluation.", minimum=1)
     keep: int = option(1, "How many of the latest checkpoints stay on disk, apart from the best.", minimum=1)
     test_with: Which = option(Which.best, "Checkpoint that the test part is judged with.")
@@ -265,7 +295,11 @@ class RuntimeConfig:
     """The machine."""
 
     device: Device = option(Device.auto, "auto takes the GPU where there is one.")
-    threads: int | None = option(None, "Threads of the training step in each process; null: the cores this process may use, shared with the other ranks.", minimum=1)
+    threads: int | None = option(
+        None,
+        "Threads of the training step in each process; null: the cores this process may use, shared with the other ranks.",
+        minimum=1,
+    )
     tensorboard: bool = option(True, "Write TensorBoard events into the run folder.")
 
 
@@ -273,7 +307,12 @@ class RuntimeConfig:
 class Job:
     """One training run."""
 
-    seed: int = option(0, "Seed of the initial rows, the order of the samples, the validation split and dropout.", minimum=0, below=2**63)
+    seed: int = option(
+        0,
+        "Seed of the initial rows, the order of the samples, the validation split and dropout.",
+        minimum=0,
+        below=2**63,
+    )
     data: DataConfig = option(DataConfig, "Where the rows come from.")
     tables: dict[str, TableConfig] = option(dict, "Embedding tables by name.")
     features: dict[str, FeatureConfig] = option(dict, "Features by name: which column is looked up in which table.")
@@ -297,7 +336,9 @@ class PredictOptions:
     """What ``bigembed predict`` takes."""
 
     run: str = option(MISSING, "Run folder.")
-    input: str | None = option(None, "Parquet, CSV or JSON lines file with the columns of the features; null: lines of standard input.")
+    input: str | None = option(
+        None, "Parquet, CSV or JSON lines file with the columns of the features; null: lines of standard input."
+    )
     output: str | None = option(None, "Parquet (.parquet) or text file to write; null: standard output.")
     checkpoint: Which | None = option(None, "best or last; null: the one that training judged by (trainer.test_with).")
 
@@ -310,5 +351,7 @@ class ExportOptions:
     out: str = option(MISSING, "File to write.")
     format: str = option("word2vec", "word2vec (text), word2vec-binary, safetensors or numpy.")
     table: str | None = option(None, "Table to export; null: the only one.")
-    words: str | None = option(None, "File of words, one a line, to export the vectors of; null: the words of the vocabulary.")
+    words: str | None = option(
+        None, "File of words, one a line, to export the vectors of; null: the words of the vocabulary."
+    )
     checkpoint: Which | None = option(None, "best or last; null: the one that training judged by (trainer.test_with).")

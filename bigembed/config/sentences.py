@@ -61,7 +61,7 @@ def sentence(error: Exception) -> str:
     if in_file:
         return "{0}.yaml: {2}: {1}".format(*in_file.groups())
     path = getattr(error, "full_key", None)
-    return (f"{path}: " if path else "") + str(error).splitlines()[0]
+    return (f"{path}: " if path else "") + str(error).splitlines()[0].rstrip(".")
 
 
 def _refused(first: str, cause: BaseException) -> str:
@@ -69,7 +69,7 @@ def _refused(first: str, cause: BaseException) -> str:
     if "Could not override" in first:
         return _unknown_key(first.split("'")[1], cause)
     override = first.removeprefix("Error merging override ")
-    reason = str(cause).splitlines()[0]
+    reason = str(cause).splitlines()[0].rstrip(".")
     if "does not support deletion" in reason:
         return f"{override}: an option cannot be taken away, only set"
     if "is not Optional" in reason:
