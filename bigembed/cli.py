@@ -22,10 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 is success, 2 something that the user can mend, 128 + n an end by signal n.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads: threads that spin starve the loader
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # likewise: tables in huge pages, where random rows miss the TLB less
+    # Read when torch loads: threads that spin starve the loader; in huge pages random rows miss the TLB less.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
-        return _dispatch(arguments)
+        code = _dispatch(arguments)
+        sys.stdout.flush()  # a reader that went away shows here, not when Python ends
+        return code
     except UserError as error:
         print(f"bigembed: {error}", file=sys.stderr)
         return 2

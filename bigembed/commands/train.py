@@ -7,7 +7,8 @@ from typing import Any
 from bigembed import run
 from bigembed.config import compose, saved
 from bigembed.config.check import check
-from bigembed.config.schema import Job
+from bigembed.config.schema import GeneratedData, Job
+from bigembed.data.generated import best_accuracy
 from bigembed.errors import UserError
 
 RESUME = "resume="
@@ -63,16 +64,19 @@ def _train(job: Job, folder: Path) -> dict[str, Any]:
             sys.exit(128 + stopped.number)
     else:
         print(f"{folder} is finished already; these are its figures", file=sys.stderr)
-    print(_summary(figures, folder))
+    print(_summary(job, figures, folder))
     return figures
 
 
-def _summary(figures: dict[str, Any], folder: Path) -> str:
+def _summary(job: Job, figures: dict[str, Any], folder: Path) -> str:
     lines = []
     for part in ("validation", "test"):
         if part in figures:
             values = figures[part]
             lines.append(f"{part:<12}accuracy {values['accuracy']:.4f}   loss {values['loss']:.4f}   ({values['samples']:,} samples)")
+    if isinstance(job.data, GeneratedData):
+        best = best_accuracy(job.data)
+        lines.append(f"{'possible':<12}accuracy {best:.4f} on the test part at best: labels of generated reviews are drawn by chance")
     speed = figures["speed"]
     lines += [
         f"{'speed':<12}{speed['words_per_s']:,.0f} words/s, {speed['samples_per_s']:,.0f} samples/s; {speed['total_s']:.1f} s in all",
