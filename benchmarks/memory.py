@@ -1,6 +1,6 @@
 """The peak memory of a training run beyond its tables and their optimizer's state.
 
-    python benchmarks/memory.py --data DIR/imdb
+python benchmarks/memory.py --data DIR/imdb
 """
 
 import argparse

@@ -56,11 +56,13 @@ def by_hand(steps: int) -> float:
     """Return the seconds a step of the loop by hand."""
     with start(RuntimeConfig()):
         model = ByHand()
-        _apply_optimizer_in_backward(
-            RowWiseAdagrad, model.tables.parameters(), {"lr": 0.1, "eps": 1e-8}
-        )
+        _apply_optimizer_in_backward(RowWiseAdagrad, model.tables.parameters(), {"lr": 0.1, "eps": 1e-8})
         plan = construct_module_sharding_plan(
-            model.tables, {"text": table_wise(rank=0, compute_kernel="fused")}, local_size=1, world_size=1, device_type="cpu"
+            model.tables,
+            {"text": table_wise(rank=0, compute_kernel="fused")},
+            local_size=1,
+            world_size=1,
+            device_type="cpu",
         )
         sharded = DistributedModelParallel(
             model,
@@ -129,7 +131,9 @@ def main() -> None:
             ours.append(by_trainer(Path(folder), Path(folder) / f"run{repeat}", a.steps))
             print(f"by hand {hand[-1] * 1e3:.1f} ms a step, trainer {ours[-1] * 1e3:.1f} ms", flush=True)
     ratio = statistics.median(ours) / statistics.median(hand)
-    print(f"medians: by hand {statistics.median(hand) * 1e3:.1f} ms, trainer {statistics.median(ours) * 1e3:.1f} ms a step")
+    print(
+        f"medians: by hand {statistics.median(hand) * 1e3:.1f} ms, trainer {statistics.median(ours) * 1e3:.1f} ms a step"
+    )
     print(f"ratio {ratio:.2f} × (asked: at most {ALLOWED:.2f})")
 
 

@@ -8,7 +8,9 @@ import torch
 from torchrec import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
-logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # else the first KeyedJaggedTensor logs a note of torch's
+logging.getLogger("torch.fx._symbolic_trace").setLevel(
+    logging.ERROR
+)  # else the first KeyedJaggedTensor logs a note of torch's
 
 
 @dataclass(slots=True)

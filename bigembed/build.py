@@ -9,7 +9,7 @@ from bigembed.config.schema import Job
 from bigembed.model import Model
 from bigembed.optim import fuse
 from bigembed.runtime import Runtime
-from bigembed.sharding.place import TABLES, distribute
+from bigembed.sharding.place import distribute
 from bigembed.sharding.rows import weights
 
 BLOCK = 1 << 20  # rows filled at once where the device is not the host
@@ -21,7 +21,7 @@ def build(job: Job, rows: dict[str, int], runtime: Runtime) -> DistributedModelP
     Tables on meta, optimizer into the backward pass, then sharding: in another order TorchRec does something else in silence.
     """
     model = Model(job, rows, torch.device("meta"))
-    fuse(getattr(model, TABLES), job.optim.tables)
+    fuse(model.tables, job.optim.tables)
     return distribute(model, runtime, job.optim.clip_value)
 
 
@@ -31,7 +31,7 @@ def fill_rows(model: DistributedModelParallel, job: Job) -> None:
         config = job.tables[table]
         reach = config.init_range or 1 / config.dim
         for shard in shards:
-            rows, columns = shard.local.shape
+            rows = len(shard.local)
             for start in range(0, rows, BLOCK):
                 part = shard.local[start : start + BLOCK]
                 on_host = part.detach().numpy() if part.device.type == "cpu" else np.empty(part.shape, np.float32)

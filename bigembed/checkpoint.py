@@ -29,7 +29,12 @@ from bigembed.sharding.rows import Shard, states, weights
 
 
 def save_checkpoint(
-    folder: Path, step: int, state: dict[str, Any], model: DistributedModelParallel, optimizers: Optimizers, runtime: Runtime
+    folder: Path,
+    step: int,
+    state: dict[str, Any],
+    model: DistributedModelParallel,
+    optimizers: Optimizers,
+    runtime: Runtime,
 ) -> Path:
     """Write the checkpoint of ``step`` into ``folder`` and return its path; all ranks call it together.
 
@@ -56,7 +61,9 @@ def save_checkpoint(
             sync_folder(folder)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise UserError(f"the checkpoint of step {step} could not be written to {folder}: {error.strerror}; earlier ones are untouched") from None
+        raise UserError(
+            f"the checkpoint of step {step} could not be written to {folder}: {error.strerror}; earlier ones are untouched"
+        ) from None
     _barrier(runtime)
     return final
 
@@ -78,7 +85,9 @@ def load_checkpoint(path: Path, model: DistributedModelParallel, optimizers: Opt
         whole = read_array(file)
         for shard in shards:
             if whole.shape != shard.shape:
-                raise UserError(f"{file} has the shape {whole.shape}, the model wants {shard.shape}; the run and its files do not belong together")
+                raise UserError(
+                    f"{file} has the shape {whole.shape}, the model wants {shard.shape}; the run and its files do not belong together"
+                )
             shard.write(whole[shard.window])
     _load_dense(path / "dense.safetensors", model, optimizers)
     return read_state(path)
@@ -125,14 +134,16 @@ def _write_shard(path: Path, shard: Shard) -> None:
 
 
 def _blocks(rows: np.ndarray) -> Iterator[memoryview]:
-    view = memoryview(rows).cast("B") if rows.size else memoryview(b"")
+    view = rows.data.cast("B") if rows.size else memoryview(b"")
     for start in range(0, len(view), CHUNK):
         yield view[start : start + CHUNK]
 
 
 def _write_manifest(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    entries = {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "xxh3_64": checksum(path)} for path in files}
+    entries = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "xxh3_64": checksum(path)} for path in files
+    }
     sync_folder(folder / "tables")
     write_synced(folder / MANIFEST, json.dumps({"format": FORMAT, "files": entries}, indent=1).encode())
     sync_folder(folder)
@@ -154,13 +165,17 @@ def _load_dense(path: Path, model: DistributedModelParallel, optimizers: Optimiz
         raise UserError(f"{path} cannot be read: {error}") from None
     wanted = _dense_model(model)
     if {f"model.{name}" for name in wanted} != {name for name in tensors if name.startswith("model.")}:
-        raise UserError(f"{path} holds other parameters than the model has; the run and its files do not belong together")
+        raise UserError(
+            f"{path} holds other parameters than the model has; the run and its files do not belong together"
+        )
     with torch.no_grad():
         for name, value in wanted.items():
             value.copy_(tensors[f"model.{name}"])
     if optimizers is None:
         return
-    optimizers.load_dense_state({key.removeprefix("optim."): value for key, value in tensors.items() if key.startswith("optim.")})
+    optimizers.load_dense_state(
+        {key.removeprefix("optim."): value for key, value in tensors.items() if key.startswith("optim.")}
+    )
     torch.set_rng_state(tensors["random.cpu"])
     if torch.cuda.is_available() and "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"])

@@ -85,7 +85,9 @@ class Loaded:
             texts = pa.table({columns[0]: pa.array(texts, pa.large_string())})
         missing = [column for column in columns if column not in texts.column_names]
         if missing:
-            raise UserError(f"there is no column '{missing[0]}' to predict from; there are: {', '.join(texts.column_names)}")
+            raise UserError(
+                f"there is no column '{missing[0]}' to predict from; there are: {', '.join(texts.column_names)}"
+            )
         examples = open_examples(self.job, self._encoders, texts, None)
         size = self.job.trainer.eval_batch_size
         parts = [self._batch(examples, np.arange(at, min(at + size, len(texts)))) for at in range(0, len(texts), size)]
@@ -132,7 +134,7 @@ def _model(job: Job, checkpoint: Path, matrices: Mapping[str, np.ndarray]) -> Mo
     job = copy.deepcopy(job)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
         model = Model(job, {name: len(matrix) for name, matrix in matrices.items()}, torch.device("meta"))
-    bags = getattr(model, TABLES).embedding_bags
+    bags = model.tables.embedding_bags
     for name, matrix in matrices.items():
         mapped = np.load(checkpoint / "tables" / f"{name}.weight.npy", mmap_mode="c", allow_pickle=False)
         bags[name].weight = nn.Parameter(torch.from_numpy(mapped), requires_grad=False)
@@ -141,5 +143,7 @@ def _model(job: Job, checkpoint: Path, matrices: Mapping[str, np.ndarray]) -> Mo
     dense = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     missing, unexpected = model.load_state_dict(dense, strict=False)
     if unexpected or any(not key.startswith(f"{TABLES}.") for key in missing):
-        raise UserError(f"{checkpoint} holds other parameters than the run's configuration has; the two do not belong together")
+        raise UserError(
+            f"{checkpoint} holds other parameters than the run's configuration has; the two do not belong together"
+        )
     return model.eval()

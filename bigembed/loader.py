@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,7 @@ class Ahead:
     _queue: queue.Queue[Any] = field(default_factory=lambda: queue.Queue(AHEAD))
     _closed: threading.Event = field(default_factory=threading.Event)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         """Start the thread and yield its results in order."""
         thread = threading.Thread(target=self._produce, name="loader", daemon=True)
         thread.start()

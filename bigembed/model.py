@@ -1,5 +1,7 @@
 """Tables and head: what is trained, knowing nothing of ranks."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, PoolingType
@@ -7,7 +9,6 @@ from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, PoolingType
 from bigembed import heads
 from bigembed.batch import Batch
 from bigembed.config.schema import Job, Pooling
-from bigembed.sharding.place import TABLES
 
 POOLING = {Pooling.mean: PoolingType.MEAN, Pooling.sum: PoolingType.SUM}
 
@@ -27,9 +28,9 @@ class Model(nn.Module):
 
     def __init__(self, job: Job, rows: dict[str, int], device: torch.device) -> None:
         super().__init__()
-        setattr(self, TABLES, EmbeddingBagCollection(tables=table_configs(job, rows), device=device))
+        self.tables = EmbeddingBagCollection(tables=table_configs(job, rows), device=device)
         torch.manual_seed(job.seed)  # the head's first weights, and dropout from there on
-        self.head = heads.build(job.head, sum(job.tables[feature.table].dim for feature in job.features.values()))
+        self.head: Any = heads.build(job.head, sum(job.tables[feature.table].dim for feature in job.features.values()))
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return this rank's share of the loss (a scalar), the samples' losses and their scores."""
@@ -39,7 +40,7 @@ class Model(nn.Module):
 
     def scores(self, batch: Batch) -> torch.Tensor:
         """Return the head's scores of every sample."""
-        return self.head(getattr(self, TABLES)(batch.features).values())
+        return self.head(self.tables(batch.features).values())
 
 
 def table_configs(job: Job, rows: dict[str, int]) -> list[EmbeddingBagConfig]:

@@ -36,10 +36,14 @@ EPS = 1e-8  # FBGEMM's; torch has 1e-10 for Adagrad. One for both, or the same j
 
 def fuse(tables: nn.Module, config: TableOptimConfig) -> None:
     """Attach the optimizer of ``config`` to ``tables`` (on meta, before sharding): FBGEMM then updates rows in the backward pass."""
-    _apply_optimizer_in_backward(TABLE_OPTIMIZERS[config.kind], tables.parameters(), _options(config, TableOptimizer.sgd))
+    _apply_optimizer_in_backward(
+        TABLE_OPTIMIZERS[config.kind], tables.parameters(), _options(config, TableOptimizer.sgd)
+    )
 
 
-def _options(config: TableOptimConfig | DenseOptimConfig, without_eps: TableOptimizer | DenseOptimizer) -> dict[str, float]:
+def _options(
+    config: TableOptimConfig | DenseOptimConfig, without_eps: TableOptimizer | DenseOptimizer
+) -> dict[str, float]:
     if config.kind is without_eps:
         return {"lr": config.lr}
     return {"lr": config.lr, "eps": EPS if config.eps is None else config.eps}

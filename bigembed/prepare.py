@@ -118,16 +118,17 @@ def _open(job: Job) -> tuple[Parts, Order, dict[str, np.ndarray]]:
     parts = open_data(job.data, text_columns(job), [job.head.label], say)
     named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     classes = job.head.classes  # type: ignore[attr-defined]
-    labels = {name: check_labels(table, job.head.label, classes, name) for name, table in named.items() if table is not None}
-    for name, table in named.items():
+    there = {name: table for name, table in named.items() if table is not None}
+    for name, table in there.items():
         _tell_empty(name, table, text_columns(job))
+    labels = {name: check_labels(table, job.head.label, classes, name) for name, table in there.items()}
     fraction = 0.0 if parts.validation is not None else job.data.validation_fraction
     return parts, Order(parts.train.num_rows, fraction, job.seed), labels
 
 
-def _tell_empty(part: str, table: pa.Table | None, columns: list[str]) -> None:
+def _tell_empty(part: str, table: pa.Table, columns: list[str]) -> None:
     """Warn of empty texts: they are no error, but nothing can be told from them."""
-    for column in columns if table is not None else []:
+    for column in columns:
         count = pc.sum(pc.equal(pc.binary_length(table[column]), 0)).as_py() or 0
         if count:
             say(f"warning: {count:,} of {table.num_rows:,} texts in column '{column}' of the {part} part are empty")
@@ -148,11 +149,13 @@ def _judged(
     return validation, test
 
 
-def _learned(
-    job: Job, folder: Path, train: pa.Table, order: Order, threads: int
-) -> dict[str, Encoder]:
+def _learned(job: Job, folder: Path, train: pa.Table, order: Order, threads: int) -> dict[str, Encoder]:
     """Learn what is not kept in ``folder`` yet, from the training rows alone; a continued run finds everything there."""
-    rows = np.delete(np.arange(train.num_rows), order.validation_rows(0, order.validation_size)) if order.validation_size else None
+    rows = (
+        np.delete(np.arange(train.num_rows), order.validation_rows(0, order.validation_size))
+        if order.validation_size
+        else None
+    )
     for name, table in job.tables.items():
         if not (folder / name).exists():
             columns = sorted({feature.column for feature in job.features.values() if feature.table == name})

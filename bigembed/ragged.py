@@ -38,7 +38,6 @@ class Ragged:
         _copy_rows(self.values, self.offsets, index, offsets, values)
         return Ragged(values, offsets)
 
-
     def distinct(self) -> "Ragged":
         """Return every row without the repeats of a value in it, the first of each staying where it stood."""
         values, offsets = np.empty_like(self.values), np.zeros_like(self.offsets)

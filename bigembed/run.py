@@ -1,11 +1,11 @@
 """A run folder as files: who may write into it, what lies where, and whether a checkpoint is whole. No torch.
 
-    job.yaml            the resolved configuration
-    encoders/           what was learned from the data before training: vocabularies
-    checkpoints/        step-000000250/ …, best.json
-    metrics.jsonl       one line a report
-    metrics.json        the figures of the finished run, written last
-    tensorboard/        events
+job.yaml            the resolved configuration
+encoders/           what was learned from the data before training: vocabularies
+checkpoints/        step-000000250/ …, best.json
+metrics.jsonl       one line a report
+metrics.json        the figures of the finished run, written last
+tensorboard/        events
 """
 
 import json
@@ -41,13 +41,17 @@ def claim(folder: Path, job: Job) -> None:
         When there is a run already, or the folder cannot be written.
     """
     if (folder / saved.NAME).exists():
-        raise UserError(f"{folder} holds a run already; continue it with resume={folder}, or choose another folder with hydra.run.dir=DIR")
+        raise UserError(
+            f"{folder} holds a run already; continue it with resume={folder}, or choose another folder with hydra.run.dir=DIR"
+        )
     try:
         for name in (CHECKPOINTS, ENCODERS):
             (folder / name).mkdir(parents=True, exist_ok=True)
         saved.save(job, folder)
     except OSError as error:
-        raise UserError(f"the run folder {folder} cannot be written: {error.strerror}; choose another with hydra.run.dir=DIR") from None
+        raise UserError(
+            f"the run folder {folder} cannot be written: {error.strerror}; choose another with hydra.run.dir=DIR"
+        ) from None
 
 
 def release(folder: Path) -> None:
@@ -149,16 +153,22 @@ def verify(path: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path} has no readable {MANIFEST}, so it is no finished checkpoint") from None
     if manifest.get("format") != FORMAT:
-        raise UserError(f"{path} is a checkpoint of format {manifest.get('format')}; this bigembed reads format {FORMAT}")
+        raise UserError(
+            f"{path} is a checkpoint of format {manifest.get('format')}; this bigembed reads format {FORMAT}"
+        )
     for name, expected in files.items():
         file = path / name
         if not file.is_file():
             raise UserError(f"{file} is missing; the checkpoint is damaged, use another one")
         size = file.stat().st_size
         if size != expected["bytes"]:
-            raise UserError(f"{file} has {size:,} bytes instead of {expected['bytes']:,}; the checkpoint is damaged, use another one")
+            raise UserError(
+                f"{file} has {size:,} bytes instead of {expected['bytes']:,}; the checkpoint is damaged, use another one"
+            )
         if checksum(file) != expected["xxh3_64"]:
-            raise UserError(f"{file} is not what was written (its checksum differs); the checkpoint is damaged, use another one")
+            raise UserError(
+                f"{file} is not what was written (its checksum differs); the checkpoint is damaged, use another one"
+            )
 
 
 def checksum(path: Path) -> str:

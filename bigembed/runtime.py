@@ -48,6 +48,10 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
     device = _device(config.device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
+    if world > 1:  # the floors below know of ranks; what they do together is not proven yet
+        raise UserError(
+            f"torchrun started {world} processes, but this version trains in one; start it without torchrun"
+        )
     torch.set_num_threads(config.threads or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":

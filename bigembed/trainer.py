@@ -16,7 +16,7 @@ from bigembed import run
 from bigembed.batch import Batch
 from bigembed.build import build, fill_rows
 from bigembed.checkpoint import load_checkpoint, save_checkpoint
-from bigembed.config.schema import Job, Monitor, Which
+from bigembed.config.schema import Job, Monitor
 from bigembed.errors import UserError
 from bigembed.evaluation import evaluate, share
 from bigembed.loader import Ahead
@@ -111,7 +111,11 @@ def train(job: Job, folder: Path) -> dict[str, Any]:
         with Report(folder, training.steps, training.progress.step, job.runtime.tensorboard) as report:
             loop(training, report, stop)
             figures = finish(training, report, stop)
-        figures["speed"] |= {"prepare_s": opened - began, "train_s": training.speed.seconds, "total_s": time.perf_counter() - began}
+        figures["speed"] |= {
+            "prepare_s": opened - began,
+            "train_s": training.speed.seconds,
+            "total_s": time.perf_counter() - began,
+        }
         del training  # what holds the process group goes before the group does
         if runtime.chief:
             run.write_metrics(folder, figures)
@@ -144,7 +148,9 @@ def resume(training: Training) -> None:
             say(f"warning: {error}; going back to the checkpoint before")
             continue
         if state["data"] != training.data.fingerprint:
-            raise UserError(f"the training data is not what the run began with: {state['data']} then, {training.data.fingerprint} now")
+            raise UserError(
+                f"the training data is not what the run began with: {state['data']} then, {training.data.fingerprint} now"
+            )
         training.progress = Progress(**state["progress"])
         training.saved = replace(training.progress)
         say(f"continuing at step {training.progress.step} of {training.steps}")
@@ -173,7 +179,9 @@ def loop(training: Training, report: Report, stop: Stop) -> None:
                 save(training)
     except Stopped as stopped:
         save(training)
-        raise Stopped(stopped.number, f"stopped at step {progress.step} of {training.steps}; everything is saved") from None
+        raise Stopped(
+            stopped.number, f"stopped at step {progress.step} of {training.steps}; everything is saved"
+        ) from None
     finally:
         stop.patient = False
         stepping.close()
@@ -255,7 +263,9 @@ def tell(training: Training, report: Report, batches: Ahead) -> None:
 def due(training: Training) -> bool:
     """Whether an evaluation belongs after the present step."""
     every = training.job.trainer.eval_every or -(-training.data.order.train_size // training.job.trainer.batch_size)
-    return training.data.validation is not None and (training.progress.step % every == 0 or training.progress.step == training.steps)
+    return training.data.validation is not None and (
+        training.progress.step % every == 0 or training.progress.step == training.steps
+    )
 
 
 def out_of_patience(training: Training) -> bool:
@@ -303,7 +313,9 @@ def save(training: Training) -> None:
         "progress": asdict(progress),
         "data": training.data.fingerprint,
     }
-    save_checkpoint(folder / run.CHECKPOINTS, progress.step, state, training.model, training.optimizers, training.runtime)
+    save_checkpoint(
+        folder / run.CHECKPOINTS, progress.step, state, training.model, training.optimizers, training.runtime
+    )
     training.saved = replace(progress)
     if not training.runtime.chief:
         return

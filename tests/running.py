@@ -75,7 +75,10 @@ def write_reviews(folder: Path, rows: int = 200, test_rows: int = 50) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, count in (("train", rows), ("test", test_rows)):
         labels = [row % 2 for row in range(count)]
-        texts = [f"review {row} was {'wonderful' if label else 'dreadful'}, word{row % 17}" for row, label in enumerate(labels)]
+        texts = [
+            f"review {row} was {'wonderful' if label else 'dreadful'}, word{row % 17}"
+            for row, label in enumerate(labels)
+        ]
         pq.write_table(pa.table({"text": texts, "label": pa.array(labels, pa.int64())}), folder / f"{name}.parquet")
     return folder
 

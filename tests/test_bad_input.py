@@ -41,16 +41,28 @@ CASES = {
     "cut Parquet": (cut, ["train.parquet"]),
     "no rows": (lambda folder: write(folder / "train.parquet", []), ["train.parquet"]),
     "null label": (lambda folder: write(folder / "train.parquet", labels=[1, None] * 20), ["label", "null"]),
-    "label out of range": (lambda folder: write(folder / "train.parquet", labels=[1, 2] * 20), ["label", "2", "head.classes"]),
+    "label out of range": (
+        lambda folder: write(folder / "train.parquet", labels=[1, 2] * 20),
+        ["label", "2", "head.classes"],
+    ),
     "negative label": (lambda folder: write(folder / "train.parquet", labels=[-1, 1] * 20), ["label", "-1"]),
-    "label of another type": (lambda folder: write(folder / "train.parquet", labels=["pos", "neg"] * 20), ["label", "pos"]),
+    "label of another type": (
+        lambda folder: write(folder / "train.parquet", labels=["pos", "neg"] * 20),
+        ["label", "pos"],
+    ),
     "label with a fraction": (lambda folder: write(folder / "train.parquet", labels=[0.5, 1.0] * 20), ["label", "0.5"]),
-    "bad label in the test part": (lambda folder: write(folder / "test.parquet", labels=[7, 1] * 20), ["label", "test", "7"]),
+    "bad label in the test part": (
+        lambda folder: write(folder / "test.parquet", labels=[7, 1] * 20),
+        ["label", "test", "7"],
+    ),
     "null text": (lambda folder: write(folder / "train.parquet", ["good", None] * 20), ["text", "null"]),
     "empty vocabulary": (lambda folder: write(folder / "train.parquet", ["", " "] * 20), ["text", "empty"]),
     "invalid UTF-8": (lambda folder: csv(folder, b"text,label\ngood,1\nb\xffd,0\n"), ["train.csv", "3"]),
     "malformed CSV": (lambda folder: csv(folder, b"text,label\ngood,1\nbad,0,7\n"), ["train.csv", "3"]),
-    "label that is no number": (lambda folder: csv(folder, b"text,label\ngood,1\nbad,zero\n"), ["train.csv", "label", "zero"]),
+    "label that is no number": (
+        lambda folder: csv(folder, b"text,label\ngood,1\nbad,zero\n"),
+        ["train.csv", "label", "zero"],
+    ),
 }
 
 
@@ -118,4 +130,6 @@ def test_a_sweep_goes_on_after_a_bad_job(tmp_path, capsys):
     sweep = ["-m", "features.text.column=review,text", f"hydra.sweep.dir={tmp_path}/sweep"]
     assert bigembed("train", *options, *sweep) == 2
     assert "job 0 of the sweep failed" in capsys.readouterr().err
-    assert (tmp_path / "sweep" / "1" / "metrics.json").exists() and not (tmp_path / "sweep" / "0" / "metrics.json").exists()
+    assert (tmp_path / "sweep" / "1" / "metrics.json").exists() and not (
+        tmp_path / "sweep" / "0" / "metrics.json"
+    ).exists()

@@ -43,7 +43,9 @@ def test_the_manifest_names_every_file_of_a_checkpoint(trained):
     assert set(files) == on_disk - {"manifest.json"} and len(files) == 4
 
 
-@pytest.mark.parametrize("file", ["tables/text.weight.npy", "tables/text.momentum1.npy", "dense.safetensors", "state.json"])
+@pytest.mark.parametrize(
+    "file", ["tables/text.weight.npy", "tables/text.momentum1.npy", "dense.safetensors", "state.json"]
+)
 def test_any_flipped_bit_is_noticed(trained, tmp_path, file):
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(last_of(trained), checkpoint)
@@ -68,7 +70,11 @@ def test_commands_refuse_a_damaged_checkpoint_in_one_sentence(copied, capsys, ha
         table.unlink()
     else:
         (last_of(copied) / "manifest.json").write_text("{")
-    for command in (["evaluate"], ["export", f"out={copied}/v", "format=numpy"], ["predict", f"input={copied}/none.csv"]):
+    for command in (
+        ["evaluate"],
+        ["export", f"out={copied}/v", "format=numpy"],
+        ["predict", f"input={copied}/none.csv"],
+    ):
         assert bigembed(command[0], f"run={copied}", *command[1:]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and last_of(copied).name in error and "Traceback" not in error
@@ -99,7 +105,13 @@ def test_a_checkpoint_of_another_format_is_refused(copied):
 
 def test_a_full_disk_ends_in_one_sentence_and_leaves_earlier_checkpoints(tmp_path):
     folder, output = tmp_path / "run", tmp_path / "output"
-    options = ["data.rows=1500", "data.test_rows=300", "data.vocabulary=400", "trainer.batch_size=64", "runtime.tensorboard=false"]
+    options = [
+        "data.rows=1500",
+        "data.test_rows=300",
+        "data.vocabulary=400",
+        "trainer.batch_size=64",
+        "runtime.tensorboard=false",
+    ]
     table = ["tables.text.dim=64", "tables.text.buckets=20000"]  # 5 MB, where no file may be larger than 1 MB
     process = start("train", *options, *table, f"hydra.run.dir={folder}", output=output, limit=1 << 20)
     process.join(60)
@@ -132,7 +144,15 @@ def test_folders_that_are_no_run_are_refused(tmp_path, capsys):
 def test_an_unfinished_run_without_checkpoints_cannot_be_asked(tmp_path, capsys):
     folder = tmp_path / "run"
     output = tmp_path / "output"
-    process = start("train", *SMALL, "tables.text.dim=64", "tables.text.buckets=20000", f"hydra.run.dir={folder}", output=output, limit=1 << 19)
+    process = start(
+        "train",
+        *SMALL,
+        "tables.text.dim=64",
+        "tables.text.buckets=20000",
+        f"hydra.run.dir={folder}",
+        output=output,
+        limit=1 << 19,
+    )
     process.join(60)
     assert bigembed("evaluate", f"run={folder}") == 2
     assert "no finished checkpoint yet" in capsys.readouterr().err

@@ -47,7 +47,7 @@ def run_folder(tmp_path: Path) -> Path:
     """The folder of a run that has been configured and has no checkpoint yet."""
     folder = tmp_path / "run"
     folder.mkdir()
-    job = Job(data=FilesData("data"), tables={"text": VocabTable()}, features={"text": FeatureConfig()}, head=BagHead())
+    job = Job(data=FilesData(path="data"), tables={"text": VocabTable()}, features={"text": FeatureConfig()}, head=BagHead())
     saved.save(job, folder)
     return folder
 

@@ -24,7 +24,13 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "run"
-    options = ["data=files", f"data.path={data}", "tables.text.dim=8", "tables.text.buckets=500", "trainer.batch_size=16"]
+    options = [
+        "data=files",
+        f"data.path={data}",
+        "tables.text.dim=8",
+        "tables.text.buckets=500",
+        "trainer.batch_size=16",
+    ]
     assert bigembed("train", *options, "runtime.tensorboard=false", f"hydra.run.dir={folder}") == 0
     return folder
 
@@ -32,14 +38,23 @@ def trained(data, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def hashed(data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hashed") / "run"
-    options = ["data=files", f"data.path={data}", "table@tables.text=hashed", "tables.text.buckets=500", "runtime.tensorboard=false"]
+    options = [
+        "data=files",
+        f"data.path={data}",
+        "table@tables.text=hashed",
+        "tables.text.buckets=500",
+        "runtime.tensorboard=false",
+    ]
     assert bigembed("train", *options, f"hydra.run.dir={folder}") == 0
     return folder
 
 
 def test_evaluating_gives_the_figures_of_the_end_of_training(trained, tmp_path, capsys):
     assert bigembed("evaluate", f"run={trained}", f"output={tmp_path}/figures.json") == 0
-    figures, before = json.loads((tmp_path / "figures.json").read_text()), json.loads((trained / "metrics.json").read_text())
+    figures, before = (
+        json.loads((tmp_path / "figures.json").read_text()),
+        json.loads((trained / "metrics.json").read_text()),
+    )
     assert figures == {key: before[key] for key in ("checkpoint", "validation", "test")}
     assert f"{figures['test']['accuracy']:.4f}" in capsys.readouterr().out
 

@@ -715,7 +715,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "a kind that is a list": (b"job: {data: {kind: [1]}, head: {kind: bag}, tables: {}}\n...\n", ""),
     "data that is a number": (b"job: {data: 3, head: {kind: bag}, tables: {}}\n...\n", ""),
     "tables that are a list": (b"job: {data: {kind: files}, head: {kind: bag}, tables: [1]}\n...\n", ""),
-    "unknown option": (b"job: {data: {kind: files, pith: x}, head: {kind: bag}, tables: {}}\n...\n", "pith"),
+    "unknown option": (b"job: {data: {kind: files, pith: x}, head: {kind: bag}, tables: {}}\n...\n", "data.pith: "),
     "unknown node": (b"job: {data: {kind: files}, head: {kind: bag}, tables: {}, trains: 1}\n...\n", "trains"),
     "wrong type": (
         b"job: {data: {kind: files}, head: {kind: bag}, tables: {}, trainer: {epochs: x}}\n...\n",

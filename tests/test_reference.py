@@ -1,6 +1,7 @@
 """Training steps against independent ones: plain torch modules and numpy, from the same first rows and the same batches."""
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -100,7 +101,11 @@ def plain_step(
 def reference(job: Job, first: np.ndarray, head: nn.Module) -> tuple[np.ndarray, list[float]]:
     table, losses = torch.from_numpy(first.copy()), []
     sums = torch.zeros(ROWS, 1 if job.optim.tables.kind is TableOptimizer.rowwise_adagrad else DIM)
-    kinds = {DenseOptimizer.sgd: torch.optim.SGD, DenseOptimizer.adam: torch.optim.Adam, DenseOptimizer.adagrad: torch.optim.Adagrad}
+    kinds = {
+        DenseOptimizer.sgd: torch.optim.SGD,
+        DenseOptimizer.adam: torch.optim.Adam,
+        DenseOptimizer.adagrad: torch.optim.Adagrad,
+    }
     options = {} if job.optim.dense.kind is DenseOptimizer.sgd else {"eps": EPS}
     dense = kinds[job.optim.dense.kind](head.parameters(), lr=DENSE_LR, **options)
     for step, batch in enumerate(batches(job.head.classes)):
@@ -169,4 +174,4 @@ def test_schedules_warm_up_from_above_zero_and_fall_to_zero():
         factors = [factor(config, step, steps) for step in range(steps + 1)]
         assert factors[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8]) and factors[4] == 1
         assert factors[-1] == pytest.approx(1 if schedule is Schedule.constant else 0, abs=1e-9)
-        assert all(before >= after for before, after in zip(factors[4:], factors[5:], strict=False))
+        assert all(before >= after for before, after in pairwise(factors[4:]))

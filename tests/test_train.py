@@ -62,8 +62,13 @@ def test_encoding_on_the_fly_gives_the_same_bytes_as_encoded_data_in_memory(undi
 def test_a_run_killed_at_many_points_ends_as_if_it_had_not_been(undisturbed, tmp_path):
     run = tmp_path / "run"
     arguments = [*SMALL, "trainer.save_every=7", f"hydra.run.dir={run}"]
-    saving = lambda step: lambda: (run / "checkpoints" / f".step-{step:09d}.unfinished").exists()  # noqa: E731
-    reported = lambda step: lambda: (run / "metrics.jsonl").exists() and f'"step": {step},' in (run / "metrics.jsonl").read_text()  # noqa: E731
+
+    def saving(step):
+        return lambda: (run / "checkpoints" / f".step-{step:09d}.unfinished").exists()
+
+    def reported(step):
+        return lambda: (run / "metrics.jsonl").exists() and f'"step": {step},' in (run / "metrics.jsonl").read_text()
+
     points = [
         lambda: (run / "job.yaml").exists(),
         lambda: (run / "encoders" / "text").exists(),
@@ -85,7 +90,9 @@ def test_a_run_killed_at_many_points_ends_as_if_it_had_not_been(undisturbed, tmp
     assert bigembed("train", f"resume={run}") == 0
     assert tables_of(run) == tables_of(undisturbed)
     ours, theirs = figures_of(run), figures_of(undisturbed)
-    assert {key: ours[key] for key in ("train", "validation", "test")} == {key: theirs[key] for key in ("train", "validation", "test")}
+    assert {key: ours[key] for key in ("train", "validation", "test")} == {
+        key: theirs[key] for key in ("train", "validation", "test")
+    }
     assert [line["step"] for line in lines_of(run)] == sorted(line["step"] for line in lines_of(run))
 
 
@@ -93,7 +100,9 @@ def test_a_run_killed_at_many_points_ends_as_if_it_had_not_been(undisturbed, tmp
 def test_a_signal_saves_and_ends_with_its_code_and_the_way_on(undisturbed, tmp_path, number, code):
     run, output = tmp_path / "run", tmp_path / "output"
     process = start("train", *SMALL, f"hydra.run.dir={run}", output=output)
-    wait_until(lambda: (run / "metrics.jsonl").exists() and '"step": 5,' in (run / "metrics.jsonl").read_text(), process)
+    wait_until(
+        lambda: (run / "metrics.jsonl").exists() and '"step": 5,' in (run / "metrics.jsonl").read_text(), process
+    )
     os.kill(process.pid, number)
     process.join(30)
     assert process.exitcode == code
@@ -120,7 +129,13 @@ def test_resuming_with_other_options_names_them(undisturbed, capsys):
 
 def test_resuming_on_other_data_is_refused(tmp_path, capsys):
     data, run = write_reviews(tmp_path / "data"), tmp_path / "run"
-    arguments = ["data=files", f"data.path={data}", "trainer.steps=4", "trainer.save_every=2", "tables.text.buckets=100"]
+    arguments = [
+        "data=files",
+        f"data.path={data}",
+        "trainer.steps=4",
+        "trainer.save_every=2",
+        "tables.text.buckets=100",
+    ]
     assert bigembed("train", *arguments, f"hydra.run.dir={run}") == 0
     (run / "metrics.json").unlink()
     write_reviews(data, rows=180)
@@ -145,13 +160,24 @@ def test_early_stop_ends_after_evaluations_without_a_better_one(tmp_path):
 
 def test_steps_end_the_run_inside_an_epoch_and_schedules_fall_to_it(tmp_path):
     run = tmp_path / "run"
-    assert bigembed("train", *SMALL, "trainer.steps=9", "optim.schedule=cosine", "optim.warmup_steps=2", f"hydra.run.dir={run}") == 0
+    assert (
+        bigembed(
+            "train", *SMALL, "trainer.steps=9", "optim.schedule=cosine", "optim.warmup_steps=2", f"hydra.run.dir={run}"
+        )
+        == 0
+    )
     assert figures_of(run)["train"]["steps"] == 9
 
 
 def test_a_loss_that_is_no_number_names_the_step_and_the_rows_and_keeps_what_was_saved(tmp_path, capsys):
     run = tmp_path / "run"
-    options = ["trainer.save_every=1", "optim.tables.kind=sgd", "optim.tables.lr=1e38", "optim.dense.kind=sgd", "optim.dense.lr=1e38"]
+    options = [
+        "trainer.save_every=1",
+        "optim.tables.kind=sgd",
+        "optim.tables.lr=1e38",
+        "optim.dense.kind=sgd",
+        "optim.dense.lr=1e38",
+    ]
     assert bigembed("train", *SMALL, *options, f"hydra.run.dir={run}") == 2
     error = capsys.readouterr().err
     assert "the loss is" in error and "at step" in error and "training rows" in error
@@ -190,7 +216,15 @@ def test_every_option_of_the_table_and_the_head_changes_the_result(undisturbed, 
     seen = {json.dumps(figures_of(undisturbed)["train"])}
     for number, variant in enumerate(variants):
         run = tmp_path / str(number)
-        assert bigembed("train", *[option for option in SMALL if option.split("=")[0] != variant.split("=")[0]], variant, f"hydra.run.dir={run}") == 0
+        assert (
+            bigembed(
+                "train",
+                *[option for option in SMALL if option.split("=")[0] != variant.split("=")[0]],
+                variant,
+                f"hydra.run.dir={run}",
+            )
+            == 0
+        )
         seen.add(json.dumps(figures_of(run)["train"]))
     assert len(seen) == 1 + len(variants)
 
@@ -232,7 +266,13 @@ def test_several_text_columns_classes_and_hidden_layers_train_together(tmp_path)
 
 def test_a_column_and_another_share_a_table(tmp_path):
     data = write_reviews(tmp_path / "data")
-    options = ["data=files", f"data.path={data}", "+feature@features.again=column", "tables.text.buckets=64", f"hydra.run.dir={tmp_path}/run"]
+    options = [
+        "data=files",
+        f"data.path={data}",
+        "+feature@features.again=column",
+        "tables.text.buckets=64",
+        f"hydra.run.dir={tmp_path}/run",
+    ]
     assert bigembed("train", *options, "runtime.tensorboard=false") == 0
     assert [path.name for path in (tmp_path / "run" / "encoders").iterdir()] == ["text"]
 

@@ -24,7 +24,9 @@ def main(arguments: list[str]) -> int:
     checkpoint = run.choose(folder, options.checkpoint or job.trainer.test_with)
     figures = _evaluate(job, folder, checkpoint, elsewhere)
     for name, values in figures.items():
-        print(f"{name:<12}accuracy {values['accuracy']:.4f}   loss {values['loss']:.4f}   ({values['samples']:,} samples)")
+        print(
+            f"{name:<12}accuracy {values['accuracy']:.4f}   loss {values['loss']:.4f}   ({values['samples']:,} samples)"
+        )
     if options.output:
         try:
             replace(Path(options.output), json.dumps({"checkpoint": checkpoint.name, **figures}, indent=1).encode())
@@ -57,7 +59,9 @@ def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool) -> dict
     prepare = prepare_other if elsewhere else prepare_judged
     encoders, parts = prepare(job, folder / run.ENCODERS)
     if not parts:
-        raise UserError("there is neither a validation nor a test part to evaluate on; name one with data.path= or data.test=")
+        raise UserError(
+            "there is neither a validation nor a test part to evaluate on; name one with data.path= or data.test="
+        )
     with start(job.runtime) as runtime:
         model = build(job, {name: encoder.rows for name, encoder in encoders.items()}, runtime)
         load_checkpoint(checkpoint, model, None)

@@ -38,10 +38,11 @@ def main(arguments: list[str]) -> int:
 def _lines(columns: list[str]) -> Iterator[pa.Table]:
     """Yield the lines of standard input; one by one where a person types them."""
     if len(columns) > 1:
-        raise UserError(f"the model reads the columns {', '.join(columns)}, which lines of text do not have; use input=FILE")
-    size, number, texts = 1 if sys.stdin.isatty() else BLOCK, 0, []
-    for line in sys.stdin.buffer:
-        number += 1
+        raise UserError(
+            f"the model reads the columns {', '.join(columns)}, which lines of text do not have; use input=FILE"
+        )
+    size, texts = 1 if sys.stdin.isatty() else BLOCK, []
+    for number, line in enumerate(sys.stdin.buffer, 1):
         try:
             texts.append(line.decode().rstrip("\r\n"))
         except UnicodeDecodeError:
@@ -63,7 +64,9 @@ def _rows(path: Path, columns: list[str]) -> Iterator[pa.Table]:
 
 def _text(labels: np.ndarray, probabilities: np.ndarray) -> str:
     chosen = probabilities[np.arange(len(labels)), labels]
-    return "".join(f"{label}\t{probability:.4f}\n" for label, probability in zip(labels.tolist(), chosen.tolist(), strict=True))
+    return "".join(
+        f"{label}\t{probability:.4f}\n" for label, probability in zip(labels.tolist(), chosen.tolist(), strict=True)
+    )
 
 
 def _write(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
@@ -79,7 +82,7 @@ def _write_parquet(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]])
     schema = pa.schema({"label": pa.int64(), "probabilities": pa.list_(pa.float32())})
     with pq.ParquetWriter(path, schema) as writer:
         for labels, probabilities in answers:
-            offsets = np.arange(0, probabilities.size + 1, probabilities.shape[1], np.int32)
+            offsets = np.arange(len(labels) + 1, dtype=np.int32) * np.int32(probabilities.shape[1])
             lists = pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel()))
             writer.write_table(pa.table([pa.array(labels), lists], schema=schema))
 

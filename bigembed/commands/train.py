@@ -46,7 +46,10 @@ def _continued(folder: Path, overrides: list[str]) -> tuple[Job, Path]:
     check(after)
     changed = [text for text in saved.differences(before, after) if not text.startswith(FREE_TO_CHANGE)]
     if changed:
-        raise UserError(f"resume={folder} continues the run as it was, but these options differ: {', '.join(changed)}; leave them out, or begin a new run")
+        raise UserError(
+            f"resume={folder} continues the run as it was, but these options differ: {', '.join(changed)}; "
+            "leave them out, or begin a new run"
+        )
     return after, folder
 
 
@@ -73,10 +76,14 @@ def _summary(job: Job, figures: dict[str, Any], folder: Path) -> str:
     for part in ("validation", "test"):
         if part in figures:
             values = figures[part]
-            lines.append(f"{part:<12}accuracy {values['accuracy']:.4f}   loss {values['loss']:.4f}   ({values['samples']:,} samples)")
+            lines.append(
+                f"{part:<12}accuracy {values['accuracy']:.4f}   loss {values['loss']:.4f}   ({values['samples']:,} samples)"
+            )
     if isinstance(job.data, GeneratedData):
         best = best_accuracy(job.data)
-        lines.append(f"{'possible':<12}accuracy {best:.4f} on the test part at best: labels of generated reviews are drawn by chance")
+        lines.append(
+            f"{'possible':<12}accuracy {best:.4f} on the test part at best: labels of generated reviews are drawn by chance"
+        )
     speed = figures["speed"]
     lines += [
         f"{'speed':<12}{speed['words_per_s']:,.0f} words/s, {speed['samples_per_s']:,.0f} samples/s; {speed['total_s']:.1f} s in all",

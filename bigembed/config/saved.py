@@ -97,7 +97,7 @@ def override(job: Job, overrides: list[str]) -> Job:
         node[key] = _value(entry, text, typing.get_type_hints(type(options))[key])
     try:
         return from_dict(values)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, ValueError) as error:
         raise UserError(f"{' '.join(overrides)}: {_named(error)}") from None
 
 
@@ -113,7 +113,10 @@ def _of_kind(path: str, classes: Mapping[str, type], values: dict[str, Any]) -> 
     kind = values.pop("kind")
     if kind not in classes:
         raise ValueError(f"{path}.kind is '{kind}'; known: {', '.join(classes)}")
-    return OmegaConf.merge(OmegaConf.structured(classes[kind]), values)
+    try:
+        return OmegaConf.merge(OmegaConf.structured(classes[kind]), values)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}.{_named(error)}") from None
 
 
 def _value(entry: str, text: str, hint: Any) -> Any:

@@ -1,8 +1,8 @@
 """What every encoder of texts can do: texts in Arrow's memory become row numbers of a table, in one compiled pass.
 
 The ids of a text are, for each of its tokens in turn, the row of the token and then the rows of the n-grams that end at
-it, the short ones first; a table of ``distinct`` ids keeps the first of equal ones in a text. An n-gram is hashed from its tokens in their order, whether these have rows of their own or
-not, and never reaches over the edge of a text.
+it, the short ones first; a table of ``distinct`` ids keeps the first of equal ones in a text. An n-gram is hashed from
+its tokens in their order, whether these have rows of their own or not, and never reaches over the edge of a text.
 """
 
 from abc import ABC, abstractmethod

@@ -53,4 +53,10 @@ class HashedEncoder(Encoder):
     def settings_of(cls, config: HashedTable) -> dict[str, Any]:
         """Return everything that decides which ids a text has."""
         cutting = Tokenizer(config.tokens, config.pattern, config.lower).settings
-        return {**cutting, "ngrams": config.ngrams, "distinct": config.distinct, "buckets": config.buckets, "salt": config.salt}
+        return {
+            **cutting,
+            "ngrams": config.ngrams,
+            "distinct": config.distinct,
+            "buckets": config.buckets,
+            "salt": config.salt,
+        }

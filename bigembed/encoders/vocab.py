@@ -68,7 +68,12 @@ class VocabEncoder(Encoder):
     def settings_of(cls, config: VocabTable) -> dict[str, Any]:
         """Return everything apart from the words that decides which ids a text has."""
         cutting = Tokenizer(config.tokens, config.pattern, config.lower).settings
-        return {**cutting, "ngrams": config.ngrams, "distinct": config.distinct, "buckets": config.buckets if config.ngrams > 1 else 0}
+        return {
+            **cutting,
+            "ngrams": config.ngrams,
+            "distinct": config.distinct,
+            "buckets": config.buckets if config.ngrams > 1 else 0,
+        }
 
     def words(self) -> pa.StringArray:
         """Return the words of the rows ``word_rows``."""

@@ -1,11 +1,13 @@
 """What is predicted from the looked-up vectors: one file a head, one explicit dictionary."""
 
+from typing import Any
+
 from torch import nn
 
 from bigembed.config.schema import BagHead, HeadConfig
 from bigembed.heads.bag import Bag
 
-HEADS = {BagHead: Bag}
+HEADS: dict[type[HeadConfig], Any] = {BagHead: Bag}
 
 
 def build(config: HeadConfig, width: int) -> nn.Module:

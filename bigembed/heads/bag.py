@@ -31,7 +31,9 @@ class Bag(nn.Module):
     def losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return each sample's cross entropy in nats, shape (samples,), for ``labels`` (int64)."""
         if self.binary:
-            return functional.binary_cross_entropy_with_logits(scores.squeeze(1), labels.to(scores.dtype), reduction="none")
+            return functional.binary_cross_entropy_with_logits(
+                scores.squeeze(1), labels.to(scores.dtype), reduction="none"
+            )
         return functional.cross_entropy(scores, labels, reduction="none")
 
     def probabilities(self, scores: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from torchrec.distributed.types import ShardingPlan
 
 from bigembed.runtime import Runtime
 
-TABLES = "tables"  # the name under which every model holds its EmbeddingBagCollection
+TABLES = "tables"  # the attribute under which every model holds its EmbeddingBagCollection
 
 
 def distribute(model: nn.Module, runtime: Runtime, clip_value: float | None) -> DistributedModelParallel:
@@ -21,7 +21,9 @@ def distribute(model: nn.Module, runtime: Runtime, clip_value: float | None) -> 
     tables = getattr(model, TABLES)
     kernel = "fused"
     per_table = {
-        config.name: table_wise(rank=0, compute_kernel=kernel) if runtime.world == 1 else row_wise(compute_kernel=kernel)
+        config.name: table_wise(rank=0, compute_kernel=kernel)
+        if runtime.world == 1
+        else row_wise(compute_kernel=kernel)
         for config in tables.embedding_bag_configs()
     }
     plan = construct_module_sharding_plan(
