@@ -1,8 +1,6 @@
 """``python -m bigembed``: the same as ``bigembed``."""
 
-import sys
-
-from bigembed.cli import main
+from bigembed.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -1,9 +1,12 @@
 """The one command. What is heavy is imported by the command that needs it, after the arguments have been checked."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from typing import NoReturn
 
 from bigembed import __version__
 from bigembed.errors import UserError
@@ -14,6 +17,18 @@ COMMANDS = {
     "predict": "labels with probabilities: bigembed predict run=RUN [input=FILE] [output=FILE]",
     "export": "vectors with their words: bigembed export run=RUN format=word2vec out=FILE",
 }
+
+
+def entry() -> NoReturn:
+    """Run ``bigembed`` as a process: unloading torch and TorchRec would take a second in which nothing happens."""
+    try:
+        code: object = main()
+    except SystemExit as end:
+        code = end.code
+    with suppress(OSError):  # the reader of a pipe may be gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,12 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"bigembed: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("bigembed: stopped", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # `bigembed predict … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"bigembed: {where}{error.strerror}; a run goes on from its last checkpoint with resume=RUN", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bigembed: stopped", file=sys.stderr)
+        return 130
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -11,6 +11,7 @@ from bigembed.batch import Batch
 from bigembed.config.schema import Job
 from bigembed.encoders import Encoded, Encoder, TextColumn, encode_all
 from bigembed.ragged import concatenate
+from bigembed.report import telling
 
 
 @dataclass(slots=True)
@@ -40,7 +41,8 @@ class Examples:
         """Encode every row now and keep the ids, if those of all features fit into ``limit`` bytes."""
         kept: list[Encoded] = []
         for feature in self.features:
-            encoded = encode_all(feature.encoder, feature.column, threads=threads, limit=limit)
+            tell = telling(f"feature {feature.name}: texts encoded", len(feature.column))
+            encoded = encode_all(feature.encoder, feature.column, threads=threads, limit=limit, progress=tell)
             if encoded is None:
                 return
             kept.append(encoded)

@@ -14,7 +14,7 @@ from bigembed.data.labels import check_labels
 from bigembed.data.order import Order
 from bigembed.encoders import Encoder, TextColumn
 from bigembed.examples import Examples, open_examples
-from bigembed.report import say
+from bigembed.report import say, telling
 
 
 @dataclass(slots=True)
@@ -160,7 +160,8 @@ def _learned(job: Job, folder: Path, train: pa.Table, order: Order, threads: int
         if not (folder / name).exists():
             columns = sorted({feature.column for feature in job.features.values() if feature.table == name})
             texts = [TextColumn(train[column], column) for column in columns]
-            encoder = encoders.build(name, table, texts, index=rows, threads=threads)
+            tell = telling(f"table {name}: texts read", len(texts) * order.train_size)
+            encoder = encoders.build(name, table, texts, index=rows, threads=threads, progress=tell)
             encoders.save(encoder, folder / name)
     known = load_encoders(job, folder)
     for name, encoder in known.items():

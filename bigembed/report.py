@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,7 +34,7 @@ class Report:
 
     def __init__(self, folder: Path, steps: int, start: int, tensorboard: bool) -> None:
         self.console = Console(stderr=True)
-        self.steps, self.began, self.spoke = steps, time.perf_counter(), time.perf_counter()
+        self.steps, self.spoke = steps, time.perf_counter()
         _drop_lines_after(folder / METRICS_LINES, start)
         self.lines = (folder / METRICS_LINES).open("a", buffering=1)
         self.events = _writer(folder, start) if tensorboard else None
@@ -87,6 +88,19 @@ def say(text: str) -> None:
     """Print a line to the user, once for all ranks."""
     if os.environ.get("RANK", "0") == "0":
         print(text, file=sys.stderr, flush=True)
+
+
+def telling(what: str, total: int) -> Callable[[int], None]:
+    """Return a function that tells how many of ``total`` are done, every few seconds: nothing works long in silence."""
+    spoke = time.perf_counter()
+
+    def tell(done: int) -> None:
+        nonlocal spoke
+        if time.perf_counter() - spoke >= PLAIN_EVERY:
+            spoke = time.perf_counter()
+            say(f"{what}: {done:,} of {total:,} ({done / total:.0%})")
+
+    return tell
 
 
 def waits(figures: dict[str, float]) -> str:

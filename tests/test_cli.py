@@ -15,12 +15,17 @@ from bigembed.config.schema import BagHead, FeatureConfig, FilesData, Job, Vocab
 
 SCRIPT = Path(sys.executable).with_name("bigembed")
 HEAVY = ("torch", "torchrec", "fbgemm_gpu", "hydra", "numba", "pyarrow", "datasets")
-# Python imports this file at its start: what was loaded is told at its end.
+# Python imports this file at its start: what was loaded is told at its end, whichever way it ends.
 TELL = """import atexit, os, sys
+leave = os._exit
 def tell():
     with open(os.environ["LOADED"], "w") as file:
         file.write(" ".join(name for name in {heavy!r} if name in sys.modules))
+def tell_and_leave(code):
+    tell()
+    leave(code)
 atexit.register(tell)
+os._exit = tell_and_leave
 """
 
 
@@ -47,7 +52,9 @@ def run_folder(tmp_path: Path) -> Path:
     """The folder of a run that has been configured and has no checkpoint yet."""
     folder = tmp_path / "run"
     folder.mkdir()
-    job = Job(data=FilesData(path="data"), tables={"text": VocabTable()}, features={"text": FeatureConfig()}, head=BagHead())
+    job = Job(
+        data=FilesData(path="data"), tables={"text": VocabTable()}, features={"text": FeatureConfig()}, head=BagHead()
+    )
     saved.save(job, folder)
     return folder
 

@@ -13,7 +13,7 @@ from bigembed.config import saved
 from bigembed.config.arguments import parse
 from bigembed.config.schema import ExportOptions
 from bigembed.errors import UserError
-from bigembed.vectors import WRITERS
+from bigembed.vectors import WRITERS, write_words
 from bigembed.vectors.blocks import Vectors, words_path
 
 WITHOUT_WORDS = ("safetensors", "numpy")
@@ -27,10 +27,12 @@ def main(arguments: list[str]) -> int:
     if options.format not in WRITERS:
         raise UserError(f"there is no format '{options.format}'; known: {', '.join(WRITERS)}")
     vectors, out = _vectors(options), Path(options.out)
+    words_apart = options.format in WITHOUT_WORDS and vectors.words is not None
+    if words_apart:
+        _write(words_path(out), write_words(vectors))
     _write(out, WRITERS[options.format](vectors))
     print(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} numbers in {out}", file=sys.stderr)
-    if options.format in WITHOUT_WORDS and vectors.words is not None:
-        _write(words_path(out), (f"{word}\n".encode() for word in vectors.words.to_pylist()))
+    if words_apart:
         print(f"their words, one a line, in {words_path(out)}", file=sys.stderr)
     return 0
 

@@ -5,9 +5,13 @@ import json
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from bigembed.errors import UserError
 from bigembed.vectors.blocks import Vectors
 
+LINES = 1 << 16  # words written at once
 TENSOR = "embedding"  # the name of the array in a safetensors file
 
 
@@ -33,3 +37,19 @@ def write_safetensors(vectors: Vectors) -> Iterator[bytes | memoryview]:
     yield len(header).to_bytes(8, "little") + header
     for _, rows in vectors.blocks():
         yield rows.data.cast("B")
+
+
+def write_words(vectors: Vectors) -> Iterator[bytes]:
+    """Yield the bytes of the file of words that stands beside an array: one word a line, in UTF-8.
+
+    Raises
+    ------
+    UserError
+        When a word holds a line end.
+    """
+    words = pa.array([], pa.string()) if vectors.words is None else vectors.words
+    unfit = pc.filter(words, pc.match_substring_regex(words, r"[\r\n]"))
+    if len(unfit):
+        raise UserError(f"{unfit[0].as_py()!r} holds a line end, so the words cannot stand one a line beside the array")
+    for start in range(0, len(words), LINES):
+        yield "".join(f"{word}\n" for word in words.slice(start, LINES).to_pylist()).encode()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-BLOCK_BYTES = 1 << 24
+BLOCK_BYTES = 1 << 21  # what text is made of takes some twenty times as much
 
 
 @dataclass(frozen=True, slots=True)
