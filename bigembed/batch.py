@@ -8,6 +8,9 @@ import torch
 from torchrec import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
+from bigembed.examples import Examples
+from bigembed.ragged import concatenate
+
 logging.getLogger("torch.fx._symbolic_trace").setLevel(
     logging.ERROR
 )  # else the first KeyedJaggedTensor logs a note of torch's
@@ -53,3 +56,16 @@ class Batch(Pipelineable):
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory."""
         return Batch(self.features.pin_memory(), self.labels.pin_memory(), self.weight, self.rows, self.tokens)
+
+
+def collate(examples: Examples, rows: np.ndarray, weight: float) -> Batch:
+    """Return ``rows`` (int64) of ``examples`` as a batch; ``weight`` is the batch's."""
+    encoded = examples.encode(rows)
+    ids = concatenate([part.ids for part in encoded]) if len(encoded) > 1 else encoded[0].ids
+    features = KeyedJaggedTensor(
+        keys=[feature.name for feature in examples.features],
+        values=torch.from_numpy(ids.values.astype(np.int64, copy=False)),
+        lengths=torch.from_numpy(ids.lengths),
+    )
+    labels = torch.from_numpy(examples.labels[rows] if examples.labels is not None else np.empty(0, np.int64))
+    return Batch(features, labels, weight, rows, sum(int(part.tokens.sum()) for part in encoded))

@@ -1,11 +1,13 @@
 """A model's figures on rows of a data part."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
+from bigembed.batch import collate
 from bigembed.examples import Examples
 from bigembed.loader import Ahead
 from bigembed.metrics import Classification
@@ -31,7 +33,7 @@ def evaluate(
     figures = Classification()
     model.eval()
     try:
-        for batch in Ahead(examples.batch, shares()):
+        for batch in Ahead(partial(collate, examples), shares()):
             check()
             batch = batch.to(runtime.device, non_blocking=True)
             with torch.no_grad():

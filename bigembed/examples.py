@@ -1,16 +1,12 @@
-"""The samples of a data part: from rows of an Arrow table to batches."""
+"""The samples of a data part: rows of an Arrow table as ids and labels."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torchrec import KeyedJaggedTensor
 
-from bigembed.batch import Batch
 from bigembed.config.schema import Job
 from bigembed.encoders import Encoded, Encoder, TextColumn, encode_all
-from bigembed.ragged import concatenate
 from bigembed.report import telling
 
 
@@ -50,17 +46,9 @@ class Examples:
         for feature, encoded in zip(self.features, kept, strict=True):
             feature.cached = encoded
 
-    def batch(self, rows: np.ndarray, weight: float) -> Batch:
-        """Return ``rows`` (int64) as a batch."""
-        encoded = [feature.encode(rows) for feature in self.features]
-        ids = concatenate([part.ids for part in encoded]) if len(encoded) > 1 else encoded[0].ids
-        features = KeyedJaggedTensor(
-            keys=[feature.name for feature in self.features],
-            values=torch.from_numpy(ids.values.astype(np.int64, copy=False)),
-            lengths=torch.from_numpy(ids.lengths),
-        )
-        labels = torch.from_numpy(self.labels[rows] if self.labels is not None else np.empty(0, np.int64))
-        return Batch(features, labels, weight, rows, sum(int(part.tokens.sum()) for part in encoded))
+    def encode(self, rows: np.ndarray) -> list[Encoded]:
+        """Return the ids of ``rows`` (int64), one entry a feature."""
+        return [feature.encode(rows) for feature in self.features]
 
 
 def open_examples(job: Job, encoders: dict[str, Encoder], table: pa.Table, labels: np.ndarray | None) -> Examples:

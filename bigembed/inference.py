@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bigembed import run
+from bigembed.batch import collate
 from bigembed.config import saved
 from bigembed.config.schema import Job, Which
 from bigembed.encoders import Encoder
@@ -97,7 +98,7 @@ class Loaded:
 
     def _batch(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return self._model.head.probabilities(self._model.scores(examples.batch(rows, 1.0))).numpy()
+            return self._model.head.probabilities(self._model.scores(collate(examples, rows, 1.0))).numpy()
 
     def _table(self, name: str | None) -> str:
         if name is None and len(self.job.tables) == 1:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from bigembed import encoders
 from bigembed.config.schema import Job
+from bigembed.cores import available_cores
 from bigembed.data import Parts, open_data, open_part
 from bigembed.data.labels import check_labels
 from bigembed.data.order import Order
@@ -51,7 +52,7 @@ class Prepared:
     fingerprint: dict[str, int]
 
 
-def prepare(job: Job, folder: Path, threads: int) -> Prepared:
+def prepare(job: Job, folder: Path) -> Prepared:
     """Return the data of ``job``; its encoders are read from ``folder``, or learned and kept there.
 
     Raises
@@ -59,6 +60,7 @@ def prepare(job: Job, folder: Path, threads: int) -> Prepared:
     UserError
         For whatever is wrong with the data.
     """
+    threads = job.runtime.threads or available_cores()
     parts, order, labels = _open(job)
     known = _learned(job, folder, parts.train, order, threads)
     train = open_examples(job, known, parts.train, labels["train"])

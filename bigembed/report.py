@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from bigembed.run import METRICS_LINES
 
@@ -39,12 +40,13 @@ class Report:
         self.lines = (folder / METRICS_LINES).open("a", buffering=1)
         self.events = _writer(folder, start) if tensorboard else None
         self.progress = Progress(
-            TextColumn("step {task.completed}/{task.total}"),
-            BarColumn(16),
-            TimeRemainingColumn(),
-            TextColumn("left  {task.description}"),
+            TextColumn("step {task.completed}/{task.total}", table_column=Column(no_wrap=True)),
+            BarColumn(12),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            TextColumn("left  {task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             console=self.console,
             transient=True,
+            expand=True,
             disable=not self.console.is_terminal,
         )
         self.task = self.progress.add_task("", total=steps, completed=start)
@@ -64,12 +66,17 @@ class Report:
     def step(self, step: int, figures: dict[str, float]) -> None:
         """Record the figures of the training since the last report."""
         self.record("train", step, figures)
-        rates = f"{figures['samples_per_s']:,.0f} samples/s  {figures['words_per_s'] / 1e6:.2f}M words/s"
+        rates = f"{figures['samples_per_s']:,.0f} samples/s  {figures['words_per_s'] / 1e6:.1f}M words/s"
         text = f"loss {figures['loss']:.4f}  {rates}  {waits(figures)}"
         self.progress.update(self.task, completed=step, description=text)
         if not self.console.is_terminal and time.perf_counter() - self.spoke >= PLAIN_EVERY:
             self.spoke = time.perf_counter()
             self.say(f"step {step}/{self.steps}  {text}")
+
+    def advance(self, step: int) -> None:
+        """Move the bar of the live line."""
+        if self.console.is_terminal:
+            self.progress.update(self.task, completed=step)
 
     def record(self, part: str, step: int, figures: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl, and the figures to TensorBoard."""

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from bigembed.config.schema import Device, RuntimeConfig
+from bigembed.cores import available_cores
 from bigembed.errors import UserError
 
 
@@ -48,10 +49,6 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
     device = _device(config.device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    if world > 1:  # the floors below know of ranks; what they do together is not proven yet
-        raise UserError(
-            f"torchrun started {world} processes, but this version trains in one; start it without torchrun"
-        )
     torch.set_num_threads(config.threads or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
@@ -66,11 +63,6 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
         gc.collect()
         dist.destroy_process_group()
         gc.unfreeze()
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _device(wished: Device) -> torch.device:

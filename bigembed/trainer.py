@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,18 @@ import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed import run
-from bigembed.batch import Batch
+from bigembed.batch import Batch, collate
 from bigembed.build import build, fill_rows
 from bigembed.checkpoint import load_checkpoint, save_checkpoint
 from bigembed.config.schema import Job, Monitor
 from bigembed.errors import UserError
 from bigembed.evaluation import evaluate, share
-from bigembed.loader import Ahead
+from bigembed.loader import Ahead, Waiting
 from bigembed.optim import Optimizers
-from bigembed.prepare import Part, Prepared, prepare
+from bigembed.prepare import Part, Prepared
 from bigembed.report import Report, say
-from bigembed.runtime import Runtime, available_cores, start
-from bigembed.signals import Stop, Stopped, watch
+from bigembed.runtime import Runtime, start
+from bigembed.signals import Stop, Stopped
 
 
 @dataclass(slots=True)
@@ -70,8 +71,9 @@ class Speed:
         return {
             "samples_per_s": self.samples / seconds,
             "words_per_s": self.tokens / seconds,
-            "waited_for_data": min(1.0, self.waited_for_data / seconds),
-            "waited_for_step": min(1.0, self.waited_for_step / seconds),  # an evaluation lets the data wait longer
+            "waited_for_data": self.waited_for_data / seconds,
+            "waited_for_step": self.waited_for_step / seconds,
+            "train_s": self.seconds,
         }
 
 
@@ -94,8 +96,13 @@ class Training:
     unsettled: list[tuple[int, Batch, torch.Tensor]] = field(default_factory=list)  # step, batch, loss
 
 
-def train(job: Job, folder: Path) -> dict[str, Any]:
-    """Train ``job`` in its run ``folder``, from its last checkpoint if there is one, and return the figures of metrics.json.
+def train(job: Job, folder: Path, data: Prepared, stop: Stop) -> dict[str, Any]:
+    """Train ``job`` on ``data`` in its run ``folder``, from its last checkpoint if there is one.
+
+    Returns
+    -------
+    dict
+        The figures of metrics.json, but for the time of the preparation.
 
     Raises
     ------
@@ -104,28 +111,17 @@ def train(job: Job, folder: Path) -> dict[str, Any]:
     Stopped
         When a signal asked the run to end; it is saved.
     """
-    began = time.perf_counter()
-    with watch() as stop, start(job.runtime) as runtime:
-        training = open_training(job, folder, runtime)
-        opened = time.perf_counter()
+    with start(job.runtime) as runtime:
+        training = open_training(job, folder, data, runtime)
         with Report(folder, training.steps, training.progress.step, job.runtime.tensorboard) as report:
             loop(training, report, stop)
             figures = finish(training, report, stop)
-        figures["speed"] |= {
-            "prepare_s": opened - began,
-            "train_s": training.speed.seconds,
-            "total_s": time.perf_counter() - began,
-        }
         del training  # what holds the process group goes before the group does
-        if runtime.chief:
-            run.write_metrics(folder, figures)
     return figures
 
 
-def open_training(job: Job, folder: Path, runtime: Runtime) -> Training:
-    """Open the data, build the model, and go to where the run stands."""
-    threads = job.runtime.threads or available_cores()
-    data = prepare(job, folder / run.ENCODERS, threads)
+def open_training(job: Job, folder: Path, data: Prepared, runtime: Runtime) -> Training:
+    """Build the model, and go to where the run stands."""
     model = build(job, {name: encoder.rows for name, encoder in data.encoders.items()}, runtime)
     per_epoch = -(-data.order.train_size // job.trainer.batch_size)
     steps = job.trainer.steps or job.trainer.epochs * per_epoch
@@ -173,6 +169,7 @@ def loop(training: Training, report: Report, stop: Stop) -> None:
             batch = next(stepping)
             make_step(training, batch)
             training.recent.seconds += time.perf_counter() - began
+            report.advance(progress.step)
             if progress.step % training.job.trainer.report_every == 0:
                 tell(training, report, batches)
             if training.job.trainer.save_every and progress.step % training.job.trainer.save_every == 0:
@@ -201,7 +198,7 @@ def ahead(training: Training) -> Ahead:
             rows = order.train_rows(epoch, batch * size, min((batch + 1) * size, order.train_size))
             yield share(rows, runtime), runtime.world / len(rows)
 
-    return Ahead(training.data.train.batch, shares())
+    return Ahead(partial(collate, training.data.train), shares())
 
 
 def make_step(training: Training, batch: Batch) -> None:
@@ -251,8 +248,9 @@ def tell(training: Training, report: Report, batches: Ahead) -> None:
     """Report the steps since the last report."""
     settle(training)
     recent, total = training.recent, training.speed
-    recent.waited_for_data = batches.waiting.step - total.waited_for_data
-    recent.waited_for_step = batches.waiting.data - total.waited_for_step
+    waiting, batches.waiting = batches.waiting, Waiting()
+    recent.waited_for_data = min(recent.seconds, waiting.step)
+    recent.waited_for_step = min(recent.seconds, waiting.data)  # an evaluation lets the data wait longer
     loss = training.recent_loss / max(1, recent.samples)
     report.step(training.progress.step, {"loss": loss, **recent.figures()})
     for name, value in asdict(recent).items():

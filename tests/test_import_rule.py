@@ -15,14 +15,16 @@ PACKAGE = ROOT / "bigembed"
 
 # From the lowest floor up. A name of a package stands for all of its modules.
 FLOORS = [
-    ["errors", "files", "hashing", "ragged"],
+    ["errors", "files", "hashing", "ragged", "cores"],
     ["config"],
     ["run"],
     ["encoders", "data", "vectors"],
+    ["signals", "report"],
+    ["examples"],
+    ["prepare"],
     # ---- torch only from here on
-    ["signals", "runtime", "batch"],
-    ["loader", "examples", "heads", "metrics", "report"],
-    ["prepare", "sharding", "optim"],
+    ["runtime", "batch"],
+    ["loader", "heads", "metrics", "sharding", "optim"],
     ["model"],
     ["build", "evaluation", "checkpoint"],
     ["trainer", "inference"],
@@ -30,7 +32,7 @@ FLOORS = [
     ["cli"],
     ["__main__", "__init__"],
 ]
-WITHOUT_TORCH = 4  # floors
+WITHOUT_TORCH = 7  # floors
 HEAVY = ("torch", "torchrec", "fbgemm_gpu")
 # Attributes of the package itself, which is loaded before any of its modules.
 OF_THE_PACKAGE = {"__version__"}

@@ -1,15 +1,23 @@
 """``bigembed train``: compose a job, or take up a run again, and train it."""
 
+import os
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+from shlex import quote
+from threading import Thread
 from typing import Any
 
 from bigembed import run
 from bigembed.config import compose, saved
 from bigembed.config.check import check
-from bigembed.config.schema import GeneratedData, Job
+from bigembed.config.schema import GeneratedData, Job, Which
 from bigembed.data.generated import best_accuracy
 from bigembed.errors import UserError
+from bigembed.prepare import prepare
+from bigembed.report import say
+from bigembed.signals import Stopped, watch
 
 RESUME = "resume="
 FREE_TO_CHANGE = ("runtime.",)  # what cannot change the result of a continued run
@@ -17,6 +25,8 @@ FREE_TO_CHANGE = ("runtime.",)  # what cannot change the result of a continued r
 
 def main(arguments: list[str]) -> int:
     """Train what ``arguments`` describe; return the exit code."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the floors below know of ranks; together they are not proven yet
+        raise UserError("several processes under torchrun are not supported by this version; start it without torchrun")
     resumed = [argument for argument in arguments if argument.startswith(RESUME)]
     if resumed:
         others = [argument for argument in arguments if not argument.startswith(RESUME)]
@@ -56,19 +66,37 @@ def _continued(folder: Path, overrides: list[str]) -> tuple[Job, Path]:
 def _train(job: Job, folder: Path) -> dict[str, Any]:
     figures = run.read_metrics(folder)
     if figures is None:
-        from bigembed.signals import Stopped
-        from bigembed.trainer import train  # torch from here on: the arguments are known to be good
-
-        try:
-            figures = train(job, folder)
-        except Stopped as stopped:
-            text = str(stopped) or "stopped before the first step"
-            print(f"bigembed: {text}; go on with: bigembed train resume={folder}", file=sys.stderr)
-            sys.exit(128 + stopped.number)
+        say(f"run {folder}")
+        figures = _work(job, folder)
     else:
         print(f"{folder} is finished already; these are its figures", file=sys.stderr)
     print(_summary(job, figures, folder))
     return figures
+
+
+def _work(job: Job, folder: Path) -> dict[str, Any]:
+    """Prepare the data while torch is being imported, then train."""
+    began = time.perf_counter()
+    Thread(target=_import_torch, daemon=True).start()
+    try:
+        with watch() as stop:
+            data = prepare(job, folder / run.ENCODERS)
+            prepared = time.perf_counter()
+            from bigembed.trainer import train
+
+            figures = train(job, folder, data, stop)
+    except Stopped as stopped:
+        text = str(stopped) or "stopped before the first step"
+        print(f"bigembed: {text}; go on with: bigembed train resume={quote(str(folder))}", file=sys.stderr)
+        sys.exit(128 + stopped.number)
+    figures["speed"] |= {"prepare_s": prepared - began, "total_s": time.perf_counter() - began}
+    run.write_metrics(folder, figures)
+    return figures
+
+
+def _import_torch() -> None:
+    with suppress(Exception):  # the main thread imports again, and tells
+        import bigembed.trainer  # noqa: F401
 
 
 def _summary(job: Job, figures: dict[str, Any], folder: Path) -> str:
@@ -76,20 +104,33 @@ def _summary(job: Job, figures: dict[str, Any], folder: Path) -> str:
     for part in ("validation", "test"):
         if part in figures:
             values = figures[part]
-            lines.append(
-                f"{part:<12}accuracy {values['accuracy']:.4f}   loss {values['loss']:.4f}   ({values['samples']:,} samples)"
-            )
+            text = f"accuracy {values['accuracy']:.4f}   loss {values['loss']:.4f}   ({values['samples']:,} samples)"
+            lines.append(f"{part:<12}{text}")
     if isinstance(job.data, GeneratedData):
         best = best_accuracy(job.data)
         lines.append(
-            f"{'possible':<12}accuracy {best:.4f} on the test part at best: labels of generated reviews are drawn by chance"
+            f"{'possible':<12}accuracy {best:.4f} on the test part: the labels of generated reviews are drawn by chance"
         )
-    speed = figures["speed"]
+    speed, path = figures["speed"], quote(str(folder))
+    asked = (
+        f"echo 'your text' | bigembed predict run={path}"
+        if len(job.features) == 1
+        else f"bigembed predict run={path} input=FILE"
+    )
     lines += [
-        f"{'speed':<12}{speed['words_per_s']:,.0f} words/s, {speed['samples_per_s']:,.0f} samples/s; {speed['total_s']:.1f} s in all",
+        f"{'judged':<12}{figures['checkpoint']}, the {_choice(job, figures)}",
+        f"{'speed':<12}{speed['words_per_s']:,.0f} words/s, {speed['samples_per_s']:,.0f} samples/s in training; "
+        f"{speed['total_s']:.1f} s from data to figures",
         f"{'run':<12}{folder}",
-        f"{'next':<12}bigembed evaluate run={folder}",
-        f"{'':<12}echo 'your text' | bigembed predict run={folder}",
-        f"{'':<12}tensorboard --logdir {folder}",
+        f"{'next':<12}bigembed evaluate run={path}",
+        f"{'':<12}{asked}",
+        f"{'':<12}tensorboard --logdir {path}",
     ]
     return "\n".join(lines)
+
+
+def _choice(job: Job, figures: dict[str, Any]) -> str:
+    """Say why the judged checkpoint was chosen."""
+    if job.trainer.test_with is Which.last or "validation" not in figures:
+        return "last one"
+    return f"best one by the {job.trainer.monitor.name} on the validation part"

@@ -22,10 +22,22 @@ NAME = "job.yaml"
 END = "..."  # YAML's own mark
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes and escapes what is no plain printable text: unquoted, U+0085 and the like are read back as spaces."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"'
+    ),
+)
+
+
 def save(job: Job, folder: Path) -> None:
     """Write ``job`` to ``folder``/job.yaml, the last line of which marks the end."""
     content = {"bigembed": __version__, "job": as_dict(job)}
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, explicit_end=True)
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, explicit_end=True)
     replace(folder / NAME, text.encode())
 
 
