@@ -1,11 +1,14 @@
 """A model ready to train or to ask: the order in which TorchRec wants things done, in one function."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed import hashing
-from bigembed.config.schema import Job
+from bigembed.config.schema import Job, TableOptimizer
+from bigembed.errors import UserError
 from bigembed.model import Model
 from bigembed.optim import fuse
 from bigembed.runtime import Runtime
@@ -20,9 +23,44 @@ def build(job: Job, rows: dict[str, int], runtime: Runtime) -> DistributedModelP
 
     Tables on meta, optimizer into the backward pass, then sharding: in another order TorchRec does something else in silence.
     """
+    check_room(job, rows, runtime)
     model = Model(job, rows, torch.device("meta"))
     fuse(model.tables, job.optim.tables)
     return distribute(model, runtime, job.optim.clip_value)
+
+
+def check_room(job: Job, rows: dict[str, int], runtime: Runtime) -> None:
+    """Refuse tables that the memory has no room for: the system would kill the process without a word.
+
+    Raises
+    ------
+    UserError
+        Naming the largest table, and what is needed and there.
+    """
+    state = {  # numbers a row
+        TableOptimizer.rowwise_adagrad: lambda dim: 1,
+        TableOptimizer.adagrad: lambda dim: dim,
+        TableOptimizer.sgd: lambda dim: 0,
+    }[job.optim.tables.kind]
+    sizes = {name: 4 * count * (job.tables[name].dim + state(job.tables[name].dim)) for name, count in rows.items()}
+    room = _free_memory(runtime)
+    needed = sum(sizes.values()) // runtime.world
+    if room is not None and needed > room:
+        name = max(sizes, key=lambda table: sizes[table])
+        raise UserError(
+            f"the tables and their optimizer's state need {needed / 2**30:,.1f} GiB, but {room / 2**30:,.1f} GiB are free; the "
+            f"largest is tables.{name}, {rows[name]:,} rows × {job.tables[name].dim}: fewer buckets, a smaller max_size or dim"
+        )
+
+
+def _free_memory(runtime: Runtime) -> int | None:
+    if runtime.device.type == "cuda":
+        return torch.cuda.mem_get_info(runtime.device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # only Linux tells
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def fill_rows(model: DistributedModelParallel, job: Job) -> None:

@@ -22,7 +22,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from bigembed.errors import UserError
 from bigembed.files import sync_folder, write_synced
 from bigembed.optim import Optimizers
-from bigembed.run import CHUNK, FORMAT, MANIFEST, checksum, name_of, read_array, read_state, verify
+from bigembed.run import CHUNK, FORMAT, MANIFEST, UNFINISHED, checksum, name_of, put, read_array, read_state, verify
 from bigembed.runtime import Runtime
 from bigembed.sharding.place import TABLES
 from bigembed.sharding.rows import Shard, states, weights
@@ -44,7 +44,7 @@ def save_checkpoint(
         When the disk is full or cannot be written; checkpoints written before are untouched.
     """
     final = folder / name_of(step)
-    unfinished = folder / f".{final.name}.unfinished"
+    unfinished = folder / f".{final.name}{UNFINISHED}"
     try:
         if runtime.chief:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -55,10 +55,7 @@ def save_checkpoint(
             write_synced(unfinished / "dense.safetensors", save(_dense(model, optimizers)))
             write_synced(unfinished / "state.json", json.dumps(state, indent=1).encode())
             _write_manifest(unfinished)
-            if final.exists():  # the same step again, after a resume: the run is exact, so are the bytes
-                shutil.rmtree(final)
-            os.rename(unfinished, final)
-            sync_folder(folder)
+            put(unfinished, final)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise UserError(
@@ -170,7 +167,13 @@ def _load_dense(path: Path, model: DistributedModelParallel, optimizers: Optimiz
         )
     with torch.no_grad():
         for name, value in wanted.items():
-            value.copy_(tensors[f"model.{name}"])
+            stored = tensors[f"model.{name}"]
+            if stored.shape != value.shape:
+                raise UserError(
+                    f"{path} holds {name} of shape {tuple(stored.shape)}, the model wants {tuple(value.shape)}; "
+                    "the run and its files do not belong together"
+                )
+            value.copy_(stored)
     if optimizers is None:
         return
     optimizers.load_dense_state(

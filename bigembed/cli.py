@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read when torch loads: threads that spin starve the loader; in huge pages random rows miss the TLB less.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    for name in ("stdout", "stderr"):  # closed by the caller: Python has None there
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()  # a reader that went away shows here, not when Python ends
@@ -54,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"bigembed: {where}{error.strerror}; a run goes on from its last checkpoint with resume=RUN", file=sys.stderr)
+        print(
+            f"bigembed: {where}{error.strerror}; a run goes on from its last checkpoint with resume=RUN",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("bigembed: stopped", file=sys.stderr)

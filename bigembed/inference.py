@@ -12,7 +12,6 @@ from torch import nn
 
 from bigembed import run
 from bigembed.batch import collate
-from bigembed.config import saved
 from bigembed.config.schema import Job, Which
 from bigembed.encoders import Encoder
 from bigembed.errors import UserError
@@ -37,6 +36,13 @@ class Loaded:
         self.job, self.checkpoint, self._encoders = job, checkpoint, dict(encoders)
         self._matrices = {name: run.read_array(checkpoint / "tables" / f"{name}.weight.npy") for name in job.tables}
         self._model = _model(job, checkpoint, self._matrices)
+
+    def __repr__(self) -> str:
+        """Return what is in it, in a line."""
+        tables = ", ".join(
+            f"{name} {rows:,} × {dim}" for name, (rows, dim) in ((n, m.shape) for n, m in self._matrices.items())
+        )
+        return f"<bigembed model of {self.checkpoint}: {tables}>"
 
     @property
     def columns(self) -> list[str]:
@@ -79,6 +85,8 @@ class Loaded:
         UserError
             When a column is missing, or is not text.
         """
+        if isinstance(texts, str):
+            raise UserError("predict takes a list of texts; for a single one give a list of one")
         columns = self.columns
         if not isinstance(texts, pa.Table):
             if len(columns) > 1:
@@ -124,9 +132,7 @@ def load(folder: str | Path, checkpoint: str | None = None) -> Loaded:
         When the folder is no run, or a file in it is damaged.
     """
     folder = Path(folder)
-    job = saved.load(folder)
-    chosen = run.choose(folder, Which(checkpoint) if checkpoint else job.trainer.test_with)
-    run.verify(chosen)
+    job, chosen = run.open_run(folder, Which(checkpoint) if checkpoint else None)
     return Loaded(job, chosen, load_encoders(job, folder / run.ENCODERS))
 
 

@@ -1,11 +1,13 @@
 """From a job's data to samples: parts opened, labels checked, encoders learned from the training rows (or read back), ids made."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from bigembed import encoders
 from bigembed.config.schema import Job
@@ -14,8 +16,11 @@ from bigembed.data import Parts, open_data, open_part
 from bigembed.data.labels import check_labels
 from bigembed.data.order import Order
 from bigembed.encoders import Encoder, TextColumn
+from bigembed.errors import UserError
 from bigembed.examples import Examples, open_examples
+from bigembed.files import replace
 from bigembed.report import say, telling
+from bigembed.run import DATA, ENCODERS
 
 
 @dataclass(slots=True)
@@ -40,8 +45,6 @@ class Prepared:
         All training rows, those of a validation part split off among them.
     validation, test : Part or None
         What the choices are made on, and what is looked at once.
-    fingerprint : dict of str to int
-        Numbers that change when the data does; a continued run compares them.
     """
 
     order: Order
@@ -49,11 +52,10 @@ class Prepared:
     train: Examples
     validation: Part | None
     test: Part | None
-    fingerprint: dict[str, int]
 
 
 def prepare(job: Job, folder: Path) -> Prepared:
-    """Return the data of ``job``; its encoders are read from ``folder``, or learned and kept there.
+    """Return the data of ``job``; what is learned from it is kept in the run's ``folder``, or read back from there.
 
     Raises
     ------
@@ -62,13 +64,14 @@ def prepare(job: Job, folder: Path) -> Prepared:
     """
     threads = job.runtime.threads or available_cores()
     parts, order, labels = _open(job)
-    known = _learned(job, folder, parts.train, order, threads)
+    _check_same(folder, _named(parts), labels)
+    known = _learned(job, folder / ENCODERS, parts.train, order, threads)
     train = open_examples(job, known, parts.train, labels["train"])
     validation, test = _judged(job, parts, order, known, labels)
     if validation is not None and parts.validation is None:
         validation.examples = train  # the same rows, and the same ids in memory
     train.cache(job.data.cache_mib << 20, threads)
-    return Prepared(order, known, train, validation, test, _fingerprint(job, parts.train))
+    return Prepared(order, known, train, validation, test)
 
 
 def prepare_judged(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str, Part]]:
@@ -80,7 +83,7 @@ def prepare_judged(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str
         For whatever is wrong with the data.
     """
     parts, order, labels = _open(job)
-    known = load_encoders(job, folder)
+    known = load_encoders(job, folder / ENCODERS)
     validation, test = _judged(job, parts, order, known, labels)
     return known, {name: part for name, part in (("validation", validation), ("test", test)) if part is not None}
 
@@ -95,7 +98,7 @@ def prepare_other(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str,
     """
     table = open_part(job.data, "test", text_columns(job), [job.head.label], say)
     labels = check_labels(table, job.head.label, job.head.classes, "test")  # type: ignore[attr-defined]
-    known = load_encoders(job, folder)
+    known = load_encoders(job, folder / ENCODERS)
     return known, {"test": _whole(open_examples(job, known, table, labels))}
 
 
@@ -118,14 +121,18 @@ def load_encoders(job: Job, folder: Path) -> dict[str, Encoder]:
 def _open(job: Job) -> tuple[Parts, Order, dict[str, np.ndarray]]:
     """Open the data and check the labels of every part."""
     parts = open_data(job.data, text_columns(job), [job.head.label], say)
-    named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     classes = job.head.classes  # type: ignore[attr-defined]
-    there = {name: table for name, table in named.items() if table is not None}
+    there = _named(parts)
     for name, table in there.items():
         _tell_empty(name, table, text_columns(job))
     labels = {name: check_labels(table, job.head.label, classes, name) for name, table in there.items()}
     fraction = 0.0 if parts.validation is not None else job.data.validation_fraction
     return parts, Order(parts.train.num_rows, fraction, job.seed), labels
+
+
+def _named(parts: Parts) -> dict[str, pa.Table]:
+    named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    return {name: table for name, table in named.items() if table is not None}
 
 
 def _tell_empty(part: str, table: pa.Table, columns: list[str]) -> None:
@@ -176,5 +183,42 @@ def _whole(examples: Examples) -> Part:
     return Part(examples, np.arange(len(examples.labels)))
 
 
-def _fingerprint(job: Job, train: pa.Table) -> dict[str, int]:
-    return {"rows": train.num_rows, **{f"bytes of {column}": train[column].nbytes for column in text_columns(job)}}
+def _check_same(folder: Path, parts: dict[str, pa.Table], labels: dict[str, np.ndarray]) -> None:
+    """Keep a fingerprint of the data with a new run; refuse other data in a continued one.
+
+    Raises
+    ------
+    UserError
+        Naming the parts that changed.
+    """
+    now = {name: _fingerprint(table, labels[name]) for name, table in parts.items()}
+    path = folder / DATA
+    if not path.exists():
+        replace(path, json.dumps(now, indent=1).encode())
+        return
+    try:
+        then = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{path} is damaged, so it cannot be told whether the data is still the same; begin a new run"
+        ) from None
+    changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    if changed:
+        raise UserError(
+            f"the data is not what the run began with (changed: {', '.join(changed)}); put it back, or begin a new run"
+        )
+
+
+def _fingerprint(table: pa.Table, labels: np.ndarray) -> str:
+    """Return the XXH3 checksum of labels and texts, whatever pieces they lie in."""
+    digest = xxhash.xxh3_128(np.ascontiguousarray(labels).data)
+    for name in table.column_names:
+        for chunk in table[name].chunks:
+            if pa.types.is_string(chunk.type) or pa.types.is_large_string(chunk.type):
+                width = np.int64 if pa.types.is_large_string(chunk.type) else np.int32
+                _, ends, content = chunk.buffers()
+                offsets = np.frombuffer(ends, width)[chunk.offset : chunk.offset + len(chunk) + 1].astype(np.int64)
+                digest.update(np.diff(offsets).data)
+                if content is not None:
+                    digest.update(memoryview(content)[offsets[0] : offsets[-1]])
+    return digest.hexdigest()

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from bigembed.files import replace
 from bigembed.run import METRICS_LINES
 
 PLAIN_EVERY = 5.0  # seconds between two plain progress lines
@@ -29,14 +30,16 @@ class Report:
         Steps of the whole run.
     start : int
         Step from which this process goes on; lines of later steps, written before a crash, are dropped.
+    evaluated : bool
+        Whether the evaluation due after that step has been made; else it will be made, and told, again.
     tensorboard : bool
         Whether to write events.
     """
 
-    def __init__(self, folder: Path, steps: int, start: int, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, steps: int, start: int, evaluated: bool, tensorboard: bool) -> None:
         self.console = Console(stderr=True)
         self.steps, self.spoke = steps, time.perf_counter()
-        _drop_lines_after(folder / METRICS_LINES, start)
+        _drop_lines_after(folder / METRICS_LINES, start, evaluated)
         self.lines = (folder / METRICS_LINES).open("a", buffering=1)
         self.events = _writer(folder, start) if tensorboard else None
         self.progress = Progress(
@@ -125,15 +128,18 @@ def _writer(folder: Path, start: int) -> Any:
     return SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
 
 
-def _drop_lines_after(path: Path, step: int) -> None:
+def _drop_lines_after(path: Path, step: int, evaluated: bool) -> None:
     """Keep the lines of metrics.jsonl up to ``step``: the run will write the later ones again."""
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
+    for line in path.read_bytes().splitlines(keepends=True):
         try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):
-            print(f"dropped a damaged line of {path}", file=sys.stderr)
-    path.write_text("".join(kept))
+            entry = json.loads(line)
+            part, at = entry["part"], int(entry["step"])
+        except (ValueError, TypeError, KeyError):
+            say(f"warning: dropped a damaged line of {path}")
+            continue
+        if line.endswith(b"\n") and at <= step and part != "test" and (evaluated or (part, at) != ("validation", step)):
+            kept.append(line)
+    replace(path, b"".join(kept))

@@ -8,9 +8,12 @@ metrics.json        the figures of the finished run, written last
 tensorboard/        events
 """
 
+import fcntl
 import json
 import os
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +21,22 @@ import numpy as np
 import xxhash
 
 from bigembed.config import saved
-from bigembed.config.schema import Job, Which
+from bigembed.config.schema import FilesData, Job, Which
 from bigembed.errors import UserError
-from bigembed.files import replace
+from bigembed.files import replace, sync_folder
 
 CHECKPOINTS = "checkpoints"
 ENCODERS = "encoders"
 METRICS = "metrics.json"
 METRICS_LINES = "metrics.jsonl"
-BEST = "best.json"
+DATA = "data.json"
+LOCK = ".lock"
+UNFINISHED = ".unfinished"
+REPLACED = ".replaced"
 MANIFEST = "manifest.json"
 FORMAT = 1
+# What cannot change a result, or is guarded by the fingerprint of the data: a run may be moved, and so may its data.
+FREE_TO_CHANGE = ("runtime.", "data.path ", "data.work_dir ", "data.cache_mib ", "data.in_memory_mib ")
 CHUNK = 1 << 26  # bytes read or written at once
 
 
@@ -58,7 +66,7 @@ def release(folder: Path) -> None:
     """Take back what ``claim`` made, if the run ended before its first report: it leaves nothing to continue."""
     if (folder / METRICS_LINES).exists():
         return
-    for path in (folder / saved.NAME, *(folder / ENCODERS).iterdir()):
+    for path in (folder / saved.NAME, folder / DATA, folder / LOCK, *(folder / ENCODERS).iterdir()):
         path.unlink(missing_ok=True)
     for path in (folder / CHECKPOINTS, folder / ENCODERS, folder):
         with suppress(OSError):  # there is more in it than ours
@@ -67,8 +75,11 @@ def release(folder: Path) -> None:
 
 def absolute_paths(job: Job, base: Path) -> None:
     """Make the data's paths absolute, so that the run can be continued from any folder."""
-    for name in ("path", "work_dir"):
-        value = getattr(job.data, name, None)
+    if not isinstance(job.data, FilesData):
+        return
+    whole = job.data.path is None and job.data.hub is None  # the parts are paths themselves
+    for name in ("path", "work_dir", *(("train", "validation", "test") if whole else ())):
+        value = getattr(job.data, name)
         if value is not None:
             setattr(job.data, name, os.path.join(base, os.path.expanduser(value)))
 
@@ -79,20 +90,23 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:
-    """Return the figures of a finished run; None where it has not finished."""
+    """Return the figures of a finished run; None where it has not finished.
+
+    Raises
+    ------
+    UserError
+        When the file is damaged.
+    """
     path = folder / METRICS
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def mark_best(folder: Path, step: int) -> None:
-    """Note which checkpoint is the best."""
-    replace(folder / CHECKPOINTS / BEST, json.dumps({"step": step}).encode())
-
-
-def best_step(folder: Path) -> int | None:
-    """Return the step of the best checkpoint; None where none was chosen."""
-    path = folder / CHECKPOINTS / BEST
-    return json.loads(path.read_text())["step"] if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        figures = json.loads(path.read_text())
+        if {"train", "speed", "checkpoint"} <= set(figures):
+            return figures
+    except (ValueError, TypeError):
+        pass
+    raise UserError(f"{path} is damaged; delete it, and resume={folder} makes it again")
 
 
 def name_of(step: int) -> str:
@@ -106,18 +120,109 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def choose(folder: Path, which: Which) -> Path:
-    """Return the best (where one was chosen) or the last checkpoint of the run in ``folder``.
+    """Return the best (where there were evaluations) or the last checkpoint of the run in ``folder``.
 
     Raises
     ------
     UserError
-        When there is none.
+        When there is none, or the best one is gone.
     """
     finished = checkpoints(folder)
     if not finished:
         raise UserError(f"{folder} has no finished checkpoint yet; train on with resume={folder}")
-    step = best_step(folder) if which is Which.best else None
-    return next((path for path in finished if step is not None and path.name == name_of(step)), finished[-1])
+    step = read_state(finished[-1])["progress"]["best_step"] if which is Which.best else None
+    if step is None:
+        return finished[-1]
+    for path in finished:
+        if path.name == name_of(step):
+            return path
+    raise UserError(f"the best checkpoint of {folder}, {name_of(step)}, is gone; use checkpoint=last")
+
+
+def open_run(folder: Path, which: Which | None) -> tuple[Job, Path]:
+    """Return the job of a run and its best or last checkpoint (None: the one that training judged by), all of it whole.
+
+    Raises
+    ------
+    UserError
+        When a file is damaged, or the configuration or an encoder is not what the checkpoint was made with.
+    """
+    job = saved.load(folder)
+    path = choose(folder, which or job.trainer.test_with)
+    verify(path)
+    check_belongs(folder, job, path)
+    return job, path
+
+
+def identity(folder: Path, job: Job) -> dict[str, Any]:
+    """Return what a checkpoint belongs to: the configuration that makes the result, and the encoders' checksums."""
+    return {"job": saved.as_dict(job), "encoders": {name: checksum(folder / ENCODERS / name) for name in job.tables}}
+
+
+def check_belongs(folder: Path, job: Job, path: Path) -> None:
+    """Refuse a checkpoint that was made with another configuration or other encoders than the run's.
+
+    Raises
+    ------
+    UserError
+        Naming the options or the file.
+    """
+    then, now = read_state(path)["identity"], identity(folder, job)
+    changed = [text for text in saved.different(then["job"], now["job"]) if not text.startswith(FREE_TO_CHANGE)]
+    if changed:
+        raise UserError(
+            f"{folder / saved.NAME} is not what {path.name} was made with: {', '.join(changed)}; put it back"
+        )
+    for name, digest in now["encoders"].items():
+        if then["encoders"].get(name) != digest:
+            raise UserError(f"{folder / ENCODERS / name} is not what {path.name} was made with; put it back")
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep the run in ``folder`` for this process.
+
+    Raises
+    ------
+    UserError
+        When another process has it.
+    """
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder} is being trained by another process; wait for it, or stop it first") from None
+        yield
+
+
+def recover(folder: Path) -> None:
+    """Clear away what a kill left of a checkpoint half replaced or half written."""
+    for path in (folder / CHECKPOINTS).glob(f".step-*{REPLACED}"):
+        final = path.with_name(path.name.removeprefix(".").removesuffix(REPLACED))
+        if final.exists():
+            shutil.rmtree(path)
+        else:
+            path.rename(final)
+    for path in (folder / CHECKPOINTS).glob(f".step-*{UNFINISHED}"):
+        shutil.rmtree(path)
+
+
+def put(unfinished: Path, final: Path) -> None:
+    """Give a written checkpoint its name; one of that name is there until then, and ``recover`` finds it after a kill."""
+    replaced = final.with_name(f".{final.name}{REPLACED}")
+    if final.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        final.rename(replaced)
+    unfinished.rename(final)
+    sync_folder(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def drop(path: Path) -> None:
+    """Delete a checkpoint; its name goes first, so that a half-deleted one is never taken for one."""
+    doomed = path.with_name(f".{path.name}{UNFINISHED}")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def read_state(path: Path) -> dict[str, Any]:

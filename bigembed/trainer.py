@@ -1,6 +1,5 @@
 """Training: what a job names is opened, then the loop, then the test part, once."""
 
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -89,6 +88,7 @@ class Training:
     optimizers: Optimizers
     steps: int
     progress: Progress
+    identity: dict[str, Any]  # what its checkpoints belong to
     saved: Progress | None = None  # what the newest checkpoint on the disk says
     speed: Speed = field(default_factory=Speed)
     recent: Speed = field(default_factory=Speed)  # since the last report
@@ -113,9 +113,14 @@ def train(job: Job, folder: Path, data: Prepared, stop: Stop) -> dict[str, Any]:
     """
     with start(job.runtime) as runtime:
         training = open_training(job, folder, data, runtime)
-        with Report(folder, training.steps, training.progress.step, job.runtime.tensorboard) as report:
+        progress = training.progress
+        with Report(folder, training.steps, progress.step, progress.evaluated, job.runtime.tensorboard) as report:
             loop(training, report, stop)
-            figures = finish(training, report, stop)
+            try:
+                figures = finish(training, report, stop)
+            except Stopped as stopped:
+                text = "stopped while the chosen checkpoint was judged; everything is saved"
+                raise Stopped(stopped.number, text) from None
         del training  # what holds the process group goes before the group does
     return figures
 
@@ -125,7 +130,8 @@ def open_training(job: Job, folder: Path, data: Prepared, runtime: Runtime) -> T
     model = build(job, {name: encoder.rows for name, encoder in data.encoders.items()}, runtime)
     per_epoch = -(-data.order.train_size // job.trainer.batch_size)
     steps = job.trainer.steps or job.trainer.epochs * per_epoch
-    training = Training(job, folder, runtime, data, model, Optimizers(model, job.optim, steps), steps, Progress())
+    optimizers, identity = Optimizers(model, job.optim, steps), run.identity(folder, job)
+    training = Training(job, folder, runtime, data, model, optimizers, steps, Progress(), identity)
     resume(training)
     return training
 
@@ -143,10 +149,7 @@ def resume(training: Training) -> None:
                 raise
             say(f"warning: {error}; going back to the checkpoint before")
             continue
-        if state["data"] != training.data.fingerprint:
-            raise UserError(
-                f"the training data is not what the run began with: {state['data']} then, {training.data.fingerprint} now"
-            )
+        run.check_belongs(training.folder, training.job, path)
         training.progress = Progress(**state["progress"])
         training.saved = replace(training.progress)
         say(f"continuing at step {training.progress.step} of {training.steps}")
@@ -162,6 +165,8 @@ def loop(training: Training, report: Report, stop: Stop) -> None:
         while True:
             if due(training) and not progress.evaluated:
                 judge(training, report, stop)
+            if save_due(training):
+                save(training)
             stop.check()
             if progress.step == training.steps or out_of_patience(training):
                 break
@@ -172,8 +177,6 @@ def loop(training: Training, report: Report, stop: Stop) -> None:
             report.advance(progress.step)
             if progress.step % training.job.trainer.report_every == 0:
                 tell(training, report, batches)
-            if training.job.trainer.save_every and progress.step % training.job.trainer.save_every == 0:
-                save(training)
     except Stopped as stopped:
         save(training)
         raise Stopped(
@@ -266,6 +269,14 @@ def due(training: Training) -> bool:
     )
 
 
+def save_due(training: Training) -> bool:
+    """Whether a checkpoint belongs after the present step: in its rhythm, or with the evaluation, or because it is the best."""
+    every, progress = training.job.trainer.save_every, training.progress
+    if every is not None and progress.step % every == 0 and progress.step:
+        return True
+    return due(training) and progress.step > 0 and (every is None or progress.best_step == progress.step)
+
+
 def out_of_patience(training: Training) -> bool:
     """Whether too many evaluations passed without a better one."""
     limit = training.job.trainer.early_stop
@@ -273,7 +284,7 @@ def out_of_patience(training: Training) -> bool:
 
 
 def judge(training: Training, report: Report, stop: Stop) -> None:
-    """Evaluate on the validation part, and save: the best checkpoint is the one with the best figure."""
+    """Evaluate on the validation part: the best checkpoint is the one with the best figure."""
     progress, part = training.progress, training.data.validation
     assert part is not None
     figures = look_at(training, part, stop)
@@ -286,8 +297,6 @@ def judge(training: Training, report: Report, stop: Stop) -> None:
         progress.best_step, progress.best_value, progress.worse = progress.step, value, 0
     else:
         progress.worse += 1
-    if not training.job.trainer.save_every or progress.best_step == progress.step:
-        save(training)
 
 
 def look_at(training: Training, part: Part, stop: Stop) -> dict[str, float]:
@@ -298,7 +307,7 @@ def look_at(training: Training, part: Part, stop: Stop) -> dict[str, float]:
 
 
 def save(training: Training) -> None:
-    """Write a checkpoint of the present step, mark the best one, drop those that are neither best nor among the latest."""
+    """Write a checkpoint of the present step, and drop those that are neither the best nor among the latest."""
     settle(training)
     progress, folder = training.progress, training.folder
     if training.saved == progress:
@@ -309,7 +318,7 @@ def save(training: Training) -> None:
             "samples_in_epoch": progress.samples,
         },
         "progress": asdict(progress),
-        "data": training.data.fingerprint,
+        "identity": training.identity,
     }
     save_checkpoint(
         folder / run.CHECKPOINTS, progress.step, state, training.model, training.optimizers, training.runtime
@@ -317,11 +326,9 @@ def save(training: Training) -> None:
     training.saved = replace(progress)
     if not training.runtime.chief:
         return
-    if progress.best_step is not None:
-        run.mark_best(folder, progress.best_step)
     for path in run.checkpoints(folder)[: -training.job.trainer.keep]:
         if progress.best_step is None or path.name != run.name_of(progress.best_step):
-            shutil.rmtree(path)
+            run.drop(path)
 
 
 def finish(training: Training, report: Report, stop: Stop) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """``bigembed evaluate``: the figures of a run on its own data, or on other data."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,16 @@ from bigembed.config.schema import EvaluateOptions, FilesData, Job
 from bigembed.errors import UserError
 from bigembed.files import replace
 
-ALLOWED = ("data.", "runtime.", "trainer.eval_batch_size=", "head.label=", "features.")
+ALLOWED = r"(data|runtime)\..*|trainer\.eval_batch_size=.*|head\.label=.*|features\.[^.]*\.column=.*"
 
 
 def main(arguments: list[str]) -> int:
     """Print the figures that ``arguments`` ask for; return the exit code."""
     options, overrides = parse(arguments, EvaluateOptions)
     folder = Path(options.run)
-    job = _job(saved.load(folder), overrides)
+    trained, checkpoint = run.open_run(folder, options.checkpoint)
+    job = _job(trained, overrides)
     elsewhere = any(text.startswith("data.") for text in overrides)
-    checkpoint = run.choose(folder, options.checkpoint or job.trainer.test_with)
     figures = _evaluate(job, folder, checkpoint, elsewhere)
     for name, values in figures.items():
         print(
@@ -37,8 +38,9 @@ def main(arguments: list[str]) -> int:
 
 def _job(job: Job, overrides: list[str]) -> Job:
     for text in overrides:
-        if not text.startswith(ALLOWED):
-            raise UserError(f"{text} cannot be changed for an evaluation; what can: {', '.join(ALLOWED)}")
+        if not re.fullmatch(ALLOWED, text):
+            can = "data.…, runtime.…, trainer.eval_batch_size, head.label and features.NAME.column"
+            raise UserError(f"{text} cannot be changed for an evaluation; what can: {can}")
     if any(text.startswith("data.") for text in overrides):
         if not isinstance(job.data, FilesData) and any(text.startswith("data.path=") for text in overrides):
             job.data = FilesData()  # a run on generated reviews, asked about real ones
@@ -57,7 +59,7 @@ def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool) -> dict
     from bigembed.runtime import start
 
     prepare = prepare_other if elsewhere else prepare_judged
-    encoders, parts = prepare(job, folder / run.ENCODERS)
+    encoders, parts = prepare(job, folder)
     if not parts:
         raise UserError(
             "there is neither a validation nor a test part to evaluate on; name one with data.path= or data.test="

@@ -1,6 +1,5 @@
 """``bigembed export``: the vectors of a run with their words, streamed from its checkpoint. No torch."""
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from bigembed import encoders, run
-from bigembed.config import saved
 from bigembed.config.arguments import parse
 from bigembed.config.schema import ExportOptions
 from bigembed.errors import UserError
+from bigembed.files import replacing
 from bigembed.vectors import WRITERS, write_words
 from bigembed.vectors.blocks import Vectors, words_path
 
@@ -39,12 +38,10 @@ def main(arguments: list[str]) -> int:
 
 def _vectors(options: ExportOptions) -> Vectors:
     folder = Path(options.run)
-    job = saved.load(folder)
+    job, checkpoint = run.open_run(folder, options.checkpoint)
     name = options.table or next(iter(job.tables))
     if name not in job.tables or (options.table is None and len(job.tables) > 1):
         raise UserError(f"table= must name one of the tables of the run: {', '.join(job.tables)}")
-    checkpoint = run.choose(folder, options.checkpoint or job.trainer.test_with)
-    run.verify(checkpoint)
     table = run.read_array(checkpoint / "tables" / f"{name}.weight.npy")
     encoder = encoders.load(job.tables[name], folder / run.ENCODERS / name)
     if options.words is not None:
@@ -74,15 +71,9 @@ def _read_words(path: Path) -> list[str]:
 
 
 def _write(path: Path, content: Iterable[bytes | memoryview | pa.Buffer]) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        with unfinished.open("wb") as file:
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
             for block in content:
                 file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -31,12 +31,15 @@ def main(arguments: list[str]) -> int:
             sys.stdout.write(_text(labels, probabilities))
             sys.stdout.flush()
     else:
-        _write(Path(options.output), answers)
+        count = _write(Path(options.output), answers)
+        print(f"{count:,} answers in {options.output}", file=sys.stderr)
     return 0
 
 
 def _lines(columns: list[str]) -> Iterator[pa.Table]:
     """Yield the lines of standard input; one by one where a person types them."""
+    if sys.stdin is None:
+        raise UserError("there is no standard input to read texts from; give input=FILE")
     if len(columns) > 1:
         raise UserError(
             f"the model reads the columns {', '.join(columns)}, which lines of text do not have; use input=FILE"
@@ -69,25 +72,31 @@ def _text(labels: np.ndarray, probabilities: np.ndarray) -> str:
     )
 
 
-def _write(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Write the answers: Parquet with all probabilities, or text as on the screen."""
+def _write(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]]) -> int:
+    """Write the answers and return their number: Parquet with all probabilities, or text as on the screen."""
     try:
         with replacing(path) as unfinished:
-            (_write_parquet if path.suffix == ".parquet" else _write_text)(unfinished, answers)
+            return (_write_parquet if path.suffix == ".parquet" else _write_text)(unfinished, answers)
     except OSError as error:
         raise UserError(f"output={path} cannot be written: {error.strerror}") from None
 
 
-def _write_parquet(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+def _write_parquet(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]]) -> int:
     schema = pa.schema({"label": pa.int64(), "probabilities": pa.list_(pa.float32())})
+    count = 0
     with pq.ParquetWriter(path, schema) as writer:
         for labels, probabilities in answers:
             offsets = np.arange(len(labels) + 1, dtype=np.int32) * np.int32(probabilities.shape[1])
             lists = pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel()))
             writer.write_table(pa.table([pa.array(labels), lists], schema=schema))
+            count += len(labels)
+    return count
 
 
-def _write_text(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+def _write_text(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]]) -> int:
+    count = 0
     with path.open("w") as file:
         for labels, probabilities in answers:
             file.write(_text(labels, probabilities))
+            count += len(labels)
+    return count

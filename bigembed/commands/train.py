@@ -20,7 +20,6 @@ from bigembed.report import say
 from bigembed.signals import Stopped, watch
 
 RESUME = "resume="
-FREE_TO_CHANGE = ("runtime.",)  # what cannot change the result of a continued run
 
 
 def main(arguments: list[str]) -> int:
@@ -42,7 +41,7 @@ def _begin(job: Job, folder: Path) -> float | None:
     run.claim(folder, job)
     try:
         figures = _train(job, folder)
-    except UserError:
+    except Exception:
         run.release(folder)
         raise
     part = figures.get("validation") or figures.get("test")
@@ -54,7 +53,8 @@ def _continued(folder: Path, overrides: list[str]) -> tuple[Job, Path]:
     before = saved.load(folder)
     after = saved.override(before, overrides)
     check(after)
-    changed = [text for text in saved.differences(before, after) if not text.startswith(FREE_TO_CHANGE)]
+    run.absolute_paths(after, Path.cwd())
+    changed = [text for text in saved.differences(before, after) if not text.startswith(run.FREE_TO_CHANGE)]
     if changed:
         raise UserError(
             f"resume={folder} continues the run as it was, but these options differ: {', '.join(changed)}; "
@@ -79,18 +79,19 @@ def _work(job: Job, folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     Thread(target=_import_torch, daemon=True).start()
     try:
-        with watch() as stop:
-            data = prepare(job, folder / run.ENCODERS)
+        with watch() as stop, run.hold(folder):
+            run.recover(folder)
+            data = prepare(job, folder)
             prepared = time.perf_counter()
             from bigembed.trainer import train
 
             figures = train(job, folder, data, stop)
+            figures["speed"] |= {"prepare_s": prepared - began, "total_s": time.perf_counter() - began}
+            run.write_metrics(folder, figures)
     except Stopped as stopped:
         text = str(stopped) or "stopped before the first step"
         print(f"bigembed: {text}; go on with: bigembed train resume={quote(str(folder))}", file=sys.stderr)
         sys.exit(128 + stopped.number)
-    figures["speed"] |= {"prepare_s": prepared - began, "total_s": time.perf_counter() - began}
-    run.write_metrics(folder, figures)
     return figures
 
 

@@ -27,7 +27,8 @@ def parse(arguments: Sequence[str], options: type[Options]) -> tuple[Options, li
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals:
-            raise UserError(f"'{argument}' is not of the form key=value")
+            hint = f"; did you mean run={argument}?" if "run" in known else ""
+            raise UserError(f"'{argument}' is not of the form key=value{hint}")
         if "." in key:
             of_the_job.append(argument)
         elif key not in known:

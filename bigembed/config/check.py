@@ -22,6 +22,11 @@ def check(job: Job) -> None:
     for path, value, metadata in _options("", job):
         _check_bounds(path, value, metadata)
     _check_names(job)
+    own_part = getattr(job.data, "validation", None) is not None
+    if job.trainer.early_stop is not None and job.data.validation_fraction == 0 and not own_part:
+        raise UserError(
+            "trainer.early_stop needs evaluations, but data.validation_fraction is 0 and there is no validation part"
+        )
     for name, table in job.tables.items():
         if isinstance(table, TextTable):
             _check_tokens(f"tables.{name}", table)

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bigembed import __version__
 from bigembed.config import kinds
+from bigembed.config.check import check
 from bigembed.config.schema import Job
 from bigembed.errors import UserError
 from bigembed.files import replace
@@ -61,7 +62,9 @@ def load(folder: Path) -> Job:
             raise ValueError(f"it is cut short: its last line is not '{END}'")
         if not isinstance(content, dict) or not isinstance(content.get("job"), dict):
             raise ValueError("it has no node 'job'")
-        return from_dict(content["job"])
+        job = from_dict(content["job"])
+        check(job)
+        return job
     except (yaml.YAMLError, OmegaConfBaseException, TypeError, ValueError, AttributeError, OSError) as error:
         raise UserError(f"{path} cannot be read as a job: {_named(error)}") from None
     except KeyError as error:
@@ -113,11 +116,16 @@ def override(job: Job, overrides: list[str]) -> Job:
         raise UserError(f"{' '.join(overrides)}: {_named(error)}") from None
 
 
-def differences(before: Job, after: Job) -> list[str]:
-    """Return the paths of the options in which two jobs differ, each with both values."""
-    old, new = (_flat("", as_dict(job)) for job in (before, after))
+def different(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return the paths at which two configurations as plain values differ, each with both values."""
+    old, new = _flat("", before), _flat("", after)
     paths = [path for path in {**old, **new} if old.get(path) != new.get(path)]
     return [f"{path} ({old.get(path)} → {new.get(path)})" for path in paths]
+
+
+def differences(before: Job, after: Job) -> list[str]:
+    """Return the paths of the options in which two jobs differ, each with both values."""
+    return different(as_dict(before), as_dict(after))
 
 
 def _of_kind(path: str, classes: Mapping[str, type], values: dict[str, Any]) -> Any:

@@ -105,7 +105,7 @@ class DataConfig:
 
     validation_fraction: float = option(
         0.1,
-        "Part of the training rows set aside for every choice made, drawn by the seed (not used where the data has a validation part of its own).",
+        "Part of the training rows set aside for every choice made, drawn by the seed; unused where data.validation names a part.",
         minimum=0.0,
         below=1.0,
     )
@@ -120,8 +120,8 @@ class DataConfig:
 class GeneratedData(DataConfig):
     """Reviews made by a seeded generator: no files, no network, and a best accuracy that is known."""
 
-    rows: int = option(40_000, "Training reviews to make.", minimum=1)
-    test_rows: int = option(10_000, "Test reviews to make.", minimum=1)
+    rows: int = option(40_000, "Training reviews to make.", minimum=1, maximum=100_000_000)
+    test_rows: int = option(10_000, "Test reviews to make.", minimum=1, maximum=100_000_000)
     vocabulary: int = option(50_000, "Distinct words; their frequencies follow Zipf's law.", minimum=100)
     seed: int = option(0, "Seed of the generator, apart from the seed of the training.", minimum=0)
 
@@ -156,7 +156,7 @@ class FilesData(DataConfig):
 class TableConfig:
     """What all kinds of tables have in common."""
 
-    dim: int = option(16, "Width of a row; FBGEMM asks for a multiple of 4.", minimum=4, multiple=4)
+    dim: int = option(16, "Width of a row; FBGEMM asks for a multiple of 4.", minimum=4, maximum=65_536, multiple=4)
     init_range: float | None = option(
         None, "Rows start uniform in [-init_range, init_range]; null: 1 / dim (fastText's).", above=0.0
     )
@@ -173,7 +173,9 @@ class TextTable(TableConfig):
         None, "The regular expression (Python's) whose matches are the tokens; for tokens=regex."
     )
     lower: bool = option(True, "Lower-case the text first (Unicode's simple mapping).")
-    ngrams: int = option(1, "Also use runs of 2 to this many tokens, hashed.", minimum=1, maximum=8)
+    ngrams: int = option(
+        1, "Also use runs of 2 to this many tokens, hashed; conf/table/*.yaml set 2.", minimum=1, maximum=8
+    )
     distinct: bool = option(
         False, "Use each row at most once in a text, however often its word occurs: a binary bag of words."
     )
@@ -184,7 +186,9 @@ class VocabTable(TextTable):
     """Row 0 for unknown words, one row a word of the training data, then the buckets of the hashed n-grams."""
 
     min_count: int = option(1, "Words seen less often in the training data are unknown.", minimum=1)
-    max_size: int | None = option(None, "Keep at most this many words, the most frequent ones.", minimum=1)
+    max_size: int | None = option(
+        None, "Keep at most this many words, the most frequent ones.", minimum=1, maximum=2**31
+    )
     buckets: int = option(
         1_000_000,
         "Rows that n-grams are hashed into; needed when ngrams > 1, otherwise there are none.",
@@ -198,7 +202,7 @@ class HashedTable(TextTable):
     """Every word and n-gram is hashed into one of the rows: no vocabulary, no first pass over the data."""
 
     buckets: int = option(1_000_000, "Rows of the table.", minimum=1, maximum=2**40)
-    salt: int = option(0, "Another salt gives another, independent hash.", minimum=0)
+    salt: int = option(0, "Another salt gives another, independent hash.", minimum=0, below=2**63)
 
 
 @dataclass(slots=True)
@@ -221,9 +225,12 @@ class HeadConfig:
 class BagHead(HeadConfig):
     """fastText's classifier: the pooled vectors, side by side, through a linear layer."""
 
-    classes: int = option(2, "Number of classes; labels are 0 … classes - 1.", minimum=2)
+    classes: int = option(2, "Number of classes; labels are 0 … classes - 1.", minimum=2, maximum=1_000_000)
     hidden: list[int] = option(
-        list, "Widths of hidden layers (ReLU) between the pooled vectors and the classes, e.g. [64].", minimum=1
+        list,
+        "Widths of hidden layers (ReLU) between the pooled vectors and the classes, e.g. [64].",
+        minimum=1,
+        maximum=1_000_000,
     )
     dropout: float = option(
         0.0,
@@ -240,7 +247,7 @@ class TableOptimConfig:
     kind: TableOptimizer = option(
         TableOptimizer.rowwise_adagrad, "rowwise_adagrad keeps one number a row, adagrad one an entry, sgd none."
     )
-    lr: float = option(0.1, "Learning rate at the height of the schedule.", minimum=0.0)
+    lr: float = option(0.1, "Learning rate at the height of the schedule.", minimum=0.0, maximum=1e38)
     eps: float | None = option(None, "Added to the root in the Adagrads; null: 1e-8.", above=0.0)
 
 
@@ -249,7 +256,7 @@ class DenseOptimConfig:
     """The optimizer of everything that is not a table."""
 
     kind: DenseOptimizer = option(DenseOptimizer.adagrad, "adagrad, adam or sgd, as in torch.optim.")
-    lr: float = option(0.1, "Learning rate at the height of the schedule.", minimum=0.0)
+    lr: float = option(0.1, "Learning rate at the height of the schedule.", minimum=0.0, maximum=1e38)
     eps: float | None = option(None, "Added to the root in adagrad and adam; null: 1e-8.", above=0.0)
 
 
@@ -266,6 +273,7 @@ class OptimConfig:
         "Clamp every entry of the gradients to [-clip_value, clip_value]: those of the dense parameters, and those of the pooled "
         "vectors before they reach the tables' rows (where FBGEMM clips: a table's gradient never exists as a whole).",
         above=0.0,
+        maximum=1e38,
     )
 
 
@@ -299,6 +307,7 @@ class RuntimeConfig:
         None,
         "Threads of the training step in each process; null: the cores this process may use, shared with the other ranks.",
         minimum=1,
+        maximum=4096,
     )
     tensorboard: bool = option(True, "Write TensorBoard events into the run folder.")
 
