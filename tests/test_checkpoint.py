@@ -156,3 +156,66 @@ def test_an_unfinished_run_without_checkpoints_cannot_be_asked(tmp_path, capsys)
     process.join(60)
     assert bigembed("evaluate", f"run={folder}") == 2
     assert "no finished checkpoint yet" in capsys.readouterr().err
+
+
+def test_a_kill_while_a_checkpoint_is_replaced_or_dropped_loses_nothing(trained, copied):
+    last = last_of(copied)
+    last.rename(last.with_name(f".{last.name}.replaced"))  # the old one has gone, the new one has not come
+    (last.with_name(f".{last.name}.unfinished") / "tables").mkdir(parents=True)
+    assert bigembed("train", f"resume={copied}") == 0
+    assert tables_of(copied) == tables_of(trained)
+    assert not list((copied / "checkpoints").glob(".*"))
+
+
+def test_a_configuration_edited_by_hand_is_told_and_not_used(copied, capsys):
+    job = copied / "job.yaml"
+    text = job.read_text()
+    for before, after in (
+        ("pooling: mean", "pooling: sum"),
+        ("seed: 0", "seed: 5"),
+        ("dim: 8", "dim: 16"),
+        ("classes: 2", "classes: 3"),
+    ):
+        assert before in text
+        job.write_text(text.replace(before, after, 1))
+        for command in (["evaluate"], ["export", f"out={copied}/v"], ["predict", "input=none.csv"]):
+            assert bigembed(command[0], f"run={copied}", *command[1:]) == 2
+            error = capsys.readouterr().err
+            assert "is not what step-" in error and error.count("\n") == 1
+        assert bigembed("train", f"resume={copied}") == 2
+        assert "is not what step-" in capsys.readouterr().err
+
+
+def test_another_vocabulary_in_the_place_of_the_first_is_refused(copied, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert bigembed("train", *SMALL, "data.seed=3", "trainer.steps=1", f"hydra.run.dir={other}") == 0
+    shutil.copy(other / "encoders" / "text", copied / "encoders" / "text")
+    capsys.readouterr()
+    assert bigembed("evaluate", f"run={copied}") == 2
+    assert "encoders/text is not what" in capsys.readouterr().err
+
+
+def test_a_best_checkpoint_that_is_gone_is_not_replaced_by_the_last(copied, capsys):
+    state = last_of(copied) / "state.json"
+    best = json.loads(state.read_text())["progress"]["best_step"]
+    if run.name_of(best) != last_of(copied).name:
+        shutil.rmtree(copied / "checkpoints" / run.name_of(best))
+        assert bigembed("evaluate", f"run={copied}", "checkpoint=best") == 2
+        assert "is gone; use checkpoint=last" in capsys.readouterr().err
+    assert bigembed("evaluate", f"run={copied}", "checkpoint=last") == 0
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "{"])
+def test_damaged_figures_are_told(copied, capsys, content):
+    (copied / "metrics.json").write_text(content)
+    assert bigembed("train", f"resume={copied}") == 2
+    assert "metrics.json is damaged; delete it" in capsys.readouterr().err
+
+
+def test_damaged_lines_of_figures_are_dropped_with_a_warning(copied, capsys):
+    with (copied / "metrics.jsonl").open("ab") as file:
+        file.write(b'5\n[]\n{"step": null}\n\xff\n{"part": "train", "step": 1')
+    assert bigembed("train", f"resume={copied}") == 0
+    assert capsys.readouterr().err.count("dropped a damaged line") == 5
+    for line in (copied / "metrics.jsonl").read_text().splitlines():
+        json.loads(line)

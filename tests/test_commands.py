@@ -67,8 +67,9 @@ def test_evaluating_on_other_data_looks_at_its_test_part_or_at_the_file(trained,
 
 
 def test_evaluating_cannot_change_the_model(trained, capsys):
-    assert bigembed("evaluate", f"run={trained}", "tables.text.dim=16") == 2
-    assert "cannot be changed for an evaluation" in capsys.readouterr().err
+    for option in ("tables.text.dim=16", "features.text.pooling=sum"):
+        assert bigembed("evaluate", f"run={trained}", option) == 2
+        assert "cannot be changed for an evaluation" in capsys.readouterr().err
 
 
 def typed(monkeypatch, content: bytes) -> None:
@@ -147,6 +148,8 @@ def test_the_loaded_model_gives_matrix_vectors_words_and_predictions(trained):
         model.vector("two words and more")
     with pytest.raises(UserError, match="name one of the tables: text"):
         model.matrix("word")
+    with pytest.raises(UserError, match="list of one"):
+        model.predict("a text alone")
     with pytest.raises(UserError, match="no column 'text'"):
         model.predict(pa.table({"review": ["x"]}))
 

@@ -93,7 +93,11 @@ def test_a_run_killed_at_many_points_ends_as_if_it_had_not_been(undisturbed, tmp
     assert {key: ours[key] for key in ("train", "validation", "test")} == {
         key: theirs[key] for key in ("train", "validation", "test")
     }
-    assert [line["step"] for line in lines_of(run)] == sorted(line["step"] for line in lines_of(run))
+    judged = [
+        [(line["step"], line["loss"]) for line in lines_of(one) if line["part"] == "validation"]
+        for one in (run, undisturbed)
+    ]
+    assert judged[0] == judged[1]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -127,7 +131,27 @@ def test_resuming_with_other_options_names_them(undisturbed, capsys):
     assert "trainer.batch_size (64 → 32)" in error and "seed (0 → 5)" in error
 
 
-def test_resuming_on_other_data_is_refused(tmp_path, capsys):
+def flip_labels(data):
+    table = pq.read_table(data / "train.parquet")
+    labels = pa.array([1 - label for label in table["label"].to_pylist()])
+    pq.write_table(table.set_column(1, "label", labels), data / "train.parquet")
+
+
+def swap_words(data):
+    table = pq.read_table(data / "train.parquet")
+    texts = [
+        text.replace("wonderful", "x").replace("dreadful", "wonderful").replace("x", "dreadful ")
+        for text in table["text"].to_pylist()
+    ]
+    pq.write_table(table.set_column(0, "text", pa.array(texts)), data / "train.parquet")
+
+
+def shorten_test(data):
+    pq.write_table(pq.read_table(data / "test.parquet").slice(1), data / "test.parquet")
+
+
+@pytest.mark.parametrize("change", [flip_labels, swap_words, shorten_test, lambda data: write_reviews(data, rows=180)])
+def test_resuming_on_other_data_is_refused(tmp_path, capsys, change):
     data, run = write_reviews(tmp_path / "data"), tmp_path / "run"
     arguments = [
         "data=files",
@@ -136,18 +160,67 @@ def test_resuming_on_other_data_is_refused(tmp_path, capsys):
         "trainer.save_every=2",
         "tables.text.buckets=100",
     ]
-    assert bigembed("train", *arguments, f"hydra.run.dir={run}") == 0
+    assert bigembed("train", *arguments, "runtime.tensorboard=false", f"hydra.run.dir={run}") == 0
     (run / "metrics.json").unlink()
-    write_reviews(data, rows=180)
+    change(data)
     assert bigembed("train", f"resume={run}") == 2
     assert "not what the run began with" in capsys.readouterr().err
+
+
+def test_data_may_move_between_two_parts_of_a_run(tmp_path):
+    data, run = write_reviews(tmp_path / "data"), tmp_path / "run"
+    arguments = ["data=files", f"data.path={data}", "trainer.steps=4", "tables.text.buckets=100"]
+    assert bigembed("train", *arguments, "runtime.tensorboard=false", f"hydra.run.dir={run}") == 0
+    (run / "metrics.json").unlink()
+    data.rename(tmp_path / "elsewhere")
+    assert bigembed("train", f"resume={run}", f"data.path={tmp_path}/elsewhere") == 0
+
+
+def test_parts_given_as_relative_paths_are_kept_absolute(tmp_path, monkeypatch):
+    data, run = write_reviews(tmp_path / "data"), tmp_path / "run"
+    monkeypatch.chdir(data)
+    arguments = ["data=files", "data.train=train.parquet", "data.test=test.parquet", "tables.text.buckets=100"]
+    assert bigembed("train", *arguments, "runtime.tensorboard=false", f"hydra.run.dir={run}") == 0
+    monkeypatch.chdir(tmp_path)
+    assert bigembed("evaluate", f"run={run}") == 0
+
+
+def test_a_run_that_is_being_trained_is_left_alone(undisturbed, tmp_path, capsys):
+    run = tmp_path / "run"
+    process = start("train", *SMALL, f"hydra.run.dir={run}", output=tmp_path / "output")
+    wait_until(lambda: (run / "data.json").exists(), process)
+    os.kill(process.pid, signal.SIGSTOP)
+    assert bigembed("train", f"resume={run}") == 2
+    assert "is being trained by another process" in capsys.readouterr().err
+    os.kill(process.pid, signal.SIGCONT)
+    process.join(60)
+    assert process.exitcode == 0
+    assert tables_of(run) == tables_of(undisturbed)
+
+
+def test_several_processes_under_torchrun_are_refused_before_a_folder_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert bigembed("train", *SMALL, f"hydra.run.dir={tmp_path}/run") == 2
+    assert "torchrun" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_tables_that_no_memory_holds_are_refused_with_what_is_needed(tmp_path, capsys):
+    for option in ("tables.text.buckets=1099511627776", "tables.text.dim=65536"):
+        arguments = [entry for entry in SMALL if not entry.startswith(option.split("=")[0])]
+        assert (
+            bigembed("train", *arguments, "tables.text.buckets=1000000000", option, f"hydra.run.dir={tmp_path}/run")
+            == 2
+        )
+        error = capsys.readouterr().err
+        assert "GiB are free" in error and "tables.text" in error and "Traceback" not in error
+        assert not (tmp_path / "run").exists()
 
 
 def test_keep_leaves_the_latest_checkpoints_and_the_best(tmp_path):
     run = tmp_path / "run"
     assert bigembed("train", *SMALL, "trainer.save_every=5", "trainer.keep=3", f"hydra.run.dir={run}") == 0
     steps = [int(path.name.removeprefix("step-")) for path in sorted((run / "checkpoints").glob("step-*"))]
-    best = json.loads((run / "checkpoints" / "best.json").read_text())["step"]
+    best = json.loads((run / "checkpoints" / f"step-{44:09d}" / "state.json").read_text())["progress"]["best_step"]
     assert set(steps) == {35, 40, 44} | {best}
 
 
