@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from threading import Thread
@@ -20,6 +21,7 @@ from bigembed.report import say
 from bigembed.signals import Stopped, watch
 
 RESUME = "resume="
+Done = tuple[Job, Path, dict[str, Any]]
 
 
 def main(arguments: list[str]) -> int:
@@ -31,11 +33,21 @@ def main(arguments: list[str]) -> int:
         others = [argument for argument in arguments if not argument.startswith(RESUME)]
         _train(*_continued(Path(resumed[-1].removeprefix(RESUME)), others))
         return 0
-    compose.run(arguments, _begin)
+    sweep = "-m" in arguments or "--multirun" in arguments
+    if sweep and any(argument.startswith("hydra.run.dir=") for argument in arguments):
+        raise UserError(
+            "a sweep has a folder for each job: name the folder above them with hydra.sweep.dir=DIR, not hydra.run.dir"
+        )
+    done: list[Done] = []
+    try:
+        compose.run(arguments, partial(_begin, done))
+    finally:
+        if sweep and done:
+            print(_comparison(done))
     return 0
 
 
-def _begin(job: Job, folder: Path) -> float | None:
+def _begin(done: list[Done], job: Job, folder: Path) -> float | None:
     """Train a new job in a new ``folder``; the returned figure is what a sweeper may optimise."""
     run.absolute_paths(job, Path.cwd())
     run.claim(folder, job)
@@ -44,6 +56,7 @@ def _begin(job: Job, folder: Path) -> float | None:
     except Exception:
         run.release(folder)
         raise
+    done.append((job, folder, figures))
     part = figures.get("validation") or figures.get("test")
     return part[job.trainer.monitor.name] if part else None
 
@@ -128,6 +141,26 @@ def _summary(job: Job, figures: dict[str, Any], folder: Path) -> str:
         f"{'':<12}tensorboard --logdir {path}",
     ]
     return "\n".join(lines)
+
+
+def _comparison(done: list[Done]) -> str:
+    """Return a table of a sweep's jobs: their folders, the options in which they differ, their figures."""
+    options = [saved.flat(job) for job, _, _ in done]
+    varied = [path for path in options[0] if len({str(one.get(path)) for one in options}) > 1]
+    # The test part is for the one that will be chosen: a choice is made on the validation part.
+    parts = [part for part in ("validation", "test") if all(part in figures for _, _, figures in done)][:1]
+    rows = [["folder", *varied, *parts]]
+    for (_, folder, figures), one in zip(done, options, strict=True):
+        rows.append(
+            [
+                folder.name,
+                *(str(one.get(path)) for path in varied),
+                *(f"{figures[part]['accuracy']:.4f}" for part in parts),
+            ]
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([f"the jobs of the sweep in {done[0][1].parent}, with their accuracies", *lines])
 
 
 def _choice(job: Job, figures: dict[str, Any]) -> str:

@@ -116,6 +116,11 @@ def override(job: Job, overrides: list[str]) -> Job:
         raise UserError(f"{' '.join(overrides)}: {_named(error)}") from None
 
 
+def flat(job: Job) -> dict[str, Any]:
+    """Return the options of ``job`` by their paths."""
+    return _flat("", as_dict(job))
+
+
 def different(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Return the paths at which two configurations as plain values differ, each with both values."""
     old, new = _flat("", before), _flat("", after)

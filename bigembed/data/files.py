@@ -233,6 +233,8 @@ def _from_hub(hub: str, split: str | None, part: str, columns: Columns, say: Say
     say(f"loading {split} of {hub} from the Hugging Face Hub, or from its cache")
     from datasets import load_dataset  # slow to import, and only needed here
 
+    for name in ("huggingface_hub", "datasets"):  # they tell of every try, twice; what went wrong is told below
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         dataset = load_dataset(hub, split=split)
     except Exception as error:  # of many packages: no network, no such data set, no such split, no room

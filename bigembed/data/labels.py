@@ -64,7 +64,10 @@ def _refuse(labels: pa.ChunkedArray, bad: pa.ChunkedArray, where: str, what: str
     row = pc.index(bad, True).as_py()
     if row >= 0:
         value = _short(labels[row].as_py())
-        raise UserError(f"Row {row} of {where} is {value}, {what}; labels are whole numbers from 0 to {classes - 1}.")
+        raise UserError(
+            f"Row {row} of {where} is {value}, {what}; labels are whole numbers from 0 to {classes - 1}: "
+            "number the classes from 0, or set head.classes."
+        )
 
 
 def _like(value: int, labels: pa.ChunkedArray) -> pa.Scalar:

@@ -105,7 +105,7 @@ def _named(folder: Path, name: str, format: Format, part: str) -> list[Path]:
     if not found:
         raise UserError(
             f"{folder} has no {part} part called {name!r} ({_there(folder)}); "
-            f"name it with data.{part}, or set that to null to go without."
+            f"name it with data.{part}=NAME{'' if part == 'train' else f', or go without one: data.{part}=null'}."
         )
     return next(iter(found.values()))
 
