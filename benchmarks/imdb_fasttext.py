@@ -49,7 +49,9 @@ def fasttext_run(data: Path, folder: Path, lr: float, threads: int) -> dict[str,
 
 
 def bigembed_run(data: Path, folder: Path, seed: int, threads: int) -> dict[str, float]:
-    os.environ.update(OMP_WAIT_POLICY="PASSIVE", THP_MEM_ALLOC_ENABLE="1")  # as the command sets them before torch loads
+    os.environ.update(
+        OMP_WAIT_POLICY="PASSIVE", THP_MEM_ALLOC_ENABLE="1"
+    )  # as the command sets them before torch loads
     from bigembed import cli, trainer  # noqa: F401  (torch and TorchRec are imported before the clock starts)
 
     run = folder / "run"

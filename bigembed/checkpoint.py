@@ -22,7 +22,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from bigembed.errors import UserError
 from bigembed.files import sync_folder, write_synced
 from bigembed.optim import Optimizers
-from bigembed.run import CHUNK, FORMAT, MANIFEST, UNFINISHED, checksum, name_of, put, read_array, read_state, verify
+from bigembed.run import CHUNK, FORMAT, MANIFEST, UNFINISHED, checksum, name_of, put, read_array, read_state
 from bigembed.runtime import Runtime
 from bigembed.sharding.place import TABLES
 from bigembed.sharding.rows import Shard, states, weights
@@ -68,14 +68,13 @@ def save_checkpoint(
 def load_checkpoint(path: Path, model: DistributedModelParallel, optimizers: Optimizers | None) -> dict[str, Any]:
     """Put the checkpoint at ``path`` into ``model`` (and ``optimizers``), and return its state.
 
-    Every rank reads the rows it holds, whatever ranks wrote them.
+    Every rank reads the rows it holds, whatever ranks wrote them. The files must have been verified.
 
     Raises
     ------
     UserError
         When a file is missing, cut, changed, or does not fit the model.
     """
-    verify(path)
     for file, shards in _arrays(path, model):
         if ".weight" not in file.name and optimizers is None:
             continue

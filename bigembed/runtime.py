@@ -54,6 +54,7 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world == 1:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else gloo looks the host's name up, which can fail
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     else:
         dist.init_process_group(backend)

@@ -143,13 +143,14 @@ def resume(training: Training) -> None:
         fill_rows(training.model, training.job)
     for path in reversed(finished):
         try:
-            state = load_checkpoint(path, training.model, training.optimizers)
+            run.verify(path)
         except UserError as error:
             if path == finished[0]:
                 raise
             say(f"warning: {error}; going back to the checkpoint before")
             continue
         run.check_belongs(training.folder, training.job, path)
+        state = load_checkpoint(path, training.model, training.optimizers)
         training.progress = Progress(**state["progress"])
         training.saved = replace(training.progress)
         say(f"continuing at step {training.progress.step} of {training.steps}")
@@ -337,6 +338,7 @@ def finish(training: Training, report: Report, stop: Stop) -> dict[str, Any]:
     last = {"loss": progress.loss / max(1, progress.samples), "steps": progress.step}
     path = run.choose(training.folder, training.job.trainer.test_with)
     if path.name != run.name_of(progress.step):
+        run.verify(path)
         load_checkpoint(path, training.model, None)
     figures: dict[str, Any] = {"train": last, "speed": training.speed.figures(), "checkpoint": path.name}
     for name, part in (("validation", training.data.validation), ("test", training.data.test)):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from running import SMALL, bigembed
 
 from bigembed import __version__
 from bigembed.config import saved
@@ -56,6 +57,14 @@ def run_folder(tmp_path: Path) -> Path:
         data=FilesData(path="data"), tables={"text": VocabTable()}, features={"text": FeatureConfig()}, head=BagHead()
     )
     saved.save(job, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that has ended."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert bigembed("train", *SMALL, f"hydra.run.dir={folder}") == 0
     return folder
 
 
@@ -137,9 +146,9 @@ WRONG = {
     "evaluate RUN": ["is not of the form key=value"],
     "evaluate --run RUN": ["'--run' is not of the form key=value"],
     "evaluate run=RUN checkpoint=first": ["checkpoint", "first", "best, last"],
-    "evaluate run=RUN trainer.epochs=3": ["trainer.epochs=3 cannot be changed for an evaluation", "data."],
-    "evaluate run=RUN data.pith=x": ["no option 'data.pith'"],
-    "evaluate run=RUN runtime.device=tpu": ["runtime.device", "tpu", "auto, cpu, cuda"],
+    "evaluate run=TRAINED trainer.epochs=3": ["trainer.epochs=3 cannot be changed for an evaluation", "data."],
+    "evaluate run=TRAINED data.pith=x": ["no option 'data.pith'"],
+    "evaluate run=TRAINED runtime.device=tpu": ["runtime.device", "tpu", "auto, cpu, cuda"],
     "predict": ["run= is missing"],
     "predict run=RUN in=x": ["no option 'in'", "run, input, output, checkpoint"],
     "predict run=RUN checkpoint=first": ["checkpoint", "first", "best, last"],
@@ -149,7 +158,7 @@ WRONG = {
     "export run=RUN out=x formt=numpy": ["no option 'formt'", "run, out, format, table, words, checkpoint"],
     "export run=RUN out=x format=glove": ["no format 'glove'", "word2vec, word2vec-binary, safetensors, numpy"],
     "export run=RUN out=x data.path=y": ["export takes no options of the job", "data.path=y"],
-    "export run=RUN out=x table=words": ["table= must name one of the tables of the run: text"],
+    "export run=TRAINED out=x table=words": ["table= must name one of the tables of the run: text"],
     "export run=RUN out=x": ["has no finished checkpoint yet"],
     "export run=nowhere out=x": ["nowhere is no folder"],
     "trian": ["no command 'trian'", "train, evaluate, predict, export"],
@@ -159,9 +168,10 @@ WRONG = {
 
 @pytest.mark.parametrize("arguments", WRONG)
 def test_what_is_typed_wrong_is_answered_in_one_line_before_torch_is_loaded(
-    arguments: str, work: Path, run_folder: Path
+    arguments: str, work: Path, run_folder: Path, trained: Path
 ) -> None:
-    given = best(1.5, work, *(part.replace("RUN", str(run_folder)) for part in arguments.split()))
+    typed = arguments.replace("TRAINED", str(trained)).replace("RUN", str(run_folder))
+    given = best(1.5, work, *typed.split())
     assert given.code == 2 and given.out == ""
     (line,) = given.err.splitlines()
     assert line.startswith("bigembed: ") and "Traceback" not in line
