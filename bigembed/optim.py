@@ -65,6 +65,7 @@ class Optimizers:
     def __init__(self, model: DistributedModelParallel, config: OptimConfig, steps: int) -> None:
         self.config, self.steps = config, steps
         self.fused = model.fused_optimizer
+        self.fused_groups = list(self.fused.param_groups)  # gathered anew at every look otherwise
         dense = dict(in_backward_optimizer_filter(model.named_parameters()))
         self.names, self.parameters = list(dense), list(dense.values())
         options = _options(config.dense, DenseOptimizer.sgd)
@@ -91,7 +92,7 @@ class Optimizers:
     def schedule(self, step: int) -> float:
         """Set the learning rates of ``step`` and return their factor; the fused kernel reads its own in the backward pass."""
         scale = factor(self.config, step, self.steps)
-        for group in self.fused.param_groups:
+        for group in self.fused_groups:
             group["lr"] = self.config.tables.lr * scale
         for group in self.dense.param_groups:
             group["lr"] = self.config.dense.lr * scale

@@ -1,12 +1,12 @@
 """From a job's data to samples: parts opened, labels checked, encoders learned from the training rows (or read back), ids made."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
 from bigembed import encoders
@@ -138,7 +138,7 @@ def _named(parts: Parts) -> dict[str, pa.Table]:
 def _tell_empty(part: str, table: pa.Table, columns: list[str]) -> None:
     """Warn of empty texts: they are no error, but nothing can be told from them."""
     for column in columns:
-        count = pc.sum(pc.equal(pc.binary_length(table[column]), 0)).as_py() or 0
+        count = sum(int((lengths == 0).sum()) for lengths, _ in _texts(table[column]))
         if count:
             say(f"warning: {count:,} of {table.num_rows:,} texts in column '{column}' of the {part} part are empty")
 
@@ -213,12 +213,17 @@ def _fingerprint(table: pa.Table, labels: np.ndarray) -> str:
     """Return the XXH3 checksum of labels and texts, whatever pieces they lie in."""
     digest = xxhash.xxh3_128(np.ascontiguousarray(labels).data)
     for name in table.column_names:
-        for chunk in table[name].chunks:
-            if pa.types.is_string(chunk.type) or pa.types.is_large_string(chunk.type):
-                width = np.int64 if pa.types.is_large_string(chunk.type) else np.int32
-                _, ends, content = chunk.buffers()
-                offsets = np.frombuffer(ends, width)[chunk.offset : chunk.offset + len(chunk) + 1].astype(np.int64)
-                digest.update(np.diff(offsets).data)
-                if content is not None:
-                    digest.update(memoryview(content)[offsets[0] : offsets[-1]])
+        for lengths, content in _texts(table[name]):
+            digest.update(lengths.data)
+            digest.update(content)
     return digest.hexdigest()
+
+
+def _texts(column: pa.ChunkedArray) -> Iterator[tuple[np.ndarray, memoryview]]:
+    """Yield lengths (int64) and bytes of the texts of every piece of a column; nothing for one of other types."""
+    for chunk in column.chunks:
+        large = pa.types.is_large_string(chunk.type)
+        if len(chunk) and (large or pa.types.is_string(chunk.type)):
+            _, ends, content = chunk.buffers()
+            offsets = np.frombuffer(ends, np.int64 if large else np.int32)[chunk.offset :][: len(chunk) + 1]
+            yield np.diff(offsets).astype(np.int64), memoryview(content or b"")[int(offsets[0]) : int(offsets[-1])]

@@ -44,7 +44,6 @@ def start(config: RuntimeConfig) -> Iterator[Runtime]:
     Models must be out of scope when the block ends: what TorchRec keeps of the group is collected before it is destroyed.
     """
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # said of TorchRec's own call
-    gc.collect()
     gc.freeze()  # what was imported stays: later collections, and the one at the end, need not look at it
     device = _device(config.device)
     world = int(os.environ.get("WORLD_SIZE", "1"))

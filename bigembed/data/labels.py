@@ -40,42 +40,39 @@ def check_labels(table: pa.Table, column: str, classes: int, part: str) -> np.nd
         raise UserError(
             f"Row {row} of {where} has no label (null), {labels.null_count} of {len(labels)} rows have none; drop them."
         )
-    if pa.types.is_boolean(kind):
-        labels = labels.cast(pa.uint8())
-    elif pa.types.is_floating(kind):
-        labels = labels.cast(pa.float64())  # Arrow has no arithmetic of half floats
-        # First what is no whole number (NaN and infinity too), so that the message says that and not "out of range".
-        _refuse(labels, pc.invert(pc.equal(labels, pc.floor(labels))), where, "not a whole number", classes)
-        _refuse(labels, pc.invert(pc.is_finite(labels)), where, "not a whole number", classes)
-    elif not pa.types.is_integer(kind):
+    if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         example = f", {_short(labels[0].as_py())} in row 0" if len(labels) else ""
         raise UserError(
             f"Labels in {where} are {kind}{example}, not whole numbers from 0 to {classes - 1}; number the classes."
         )
-    outside = pc.or_(pc.less(labels, _like(0, labels)), pc.greater(labels, _like(classes - 1, labels)))
-    _refuse(labels, outside, where, f"out of range for head.classes={classes}", classes)
-    labels = labels.cast(pa.int64())
-    if labels.num_chunks == 1:
-        return labels.chunk(0).to_numpy(zero_copy_only=True)
-    return labels.to_numpy()
+    if pa.types.is_boolean(kind):
+        labels = labels.cast(pa.uint8())
+    elif pa.types.is_floating(kind):
+        labels = labels.cast(pa.float64())
+    values = _values(labels)
+    if pa.types.is_floating(kind):
+        # First what is no whole number (NaN and infinity too), so that the message says that and not "out of range".
+        _refuse(values, (values != np.floor(values)) | ~np.isfinite(values), where, "not a whole number", classes)
+    _refuse(values, (values < 0) | (values >= classes), where, f"out of range for head.classes={classes}", classes)
+    return values.astype(np.int64, copy=False)
 
 
-def _refuse(labels: pa.ChunkedArray, bad: pa.ChunkedArray, where: str, what: str, classes: int) -> None:
-    row = pc.index(bad, True).as_py()
-    if row >= 0:
-        value = _short(labels[row].as_py())
+def _values(labels: pa.ChunkedArray) -> np.ndarray:
+    """Return numbers without nulls, where possible in their own memory; Arrow's own way imports pandas."""
+    dtype = np.dtype("float64" if pa.types.is_floating(labels.type) else str(labels.type))
+    parts = [
+        np.frombuffer(chunk.buffers()[1], dtype)[chunk.offset :][: len(chunk)] for chunk in labels.chunks if len(chunk)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, dtype)])
+
+
+def _refuse(values: np.ndarray, bad: np.ndarray, where: str, what: str, classes: int) -> None:
+    if bad.any():
+        row = int(bad.argmax())
         raise UserError(
-            f"Row {row} of {where} is {value}, {what}; labels are whole numbers from 0 to {classes - 1}: "
-            "number the classes from 0, or set head.classes."
+            f"Row {row} of {where} is {_short(values[row].item())}, {what}; labels are whole numbers from 0 to "
+            f"{classes - 1}: number the classes from 0, or set head.classes."
         )
-
-
-def _like(value: int, labels: pa.ChunkedArray) -> pa.Scalar:
-    """Return a bound in the labels' own type (saturated), as comparing int8 with int64 would widen the whole column."""
-    if pa.types.is_floating(labels.type):
-        return pa.scalar(float(value)).cast(labels.type)
-    bounds = np.iinfo(str(labels.type))  # Arrow's names of integers are NumPy's; its own translation imports pandas
-    return pa.scalar(min(max(value, bounds.min), bounds.max), labels.type)
 
 
 def _short(value: object) -> str:
