@@ -1,8 +1,9 @@
 """A run folder as files: who may write into it, what lies where, and whether a checkpoint is whole. No torch.
 
 job.yaml            the resolved configuration
+data.json           a checksum of labels and texts, by part
 encoders/           what was learned from the data before training: vocabularies
-checkpoints/        step-000000250/ …, best.json
+checkpoints/        step-000000250/ …
 metrics.jsonl       one line a report
 metrics.json        the figures of the finished run, written last
 tensorboard/        events
