@@ -67,9 +67,7 @@ def prepare(job: Job, folder: Path) -> Prepared:
     _check_same(folder, _named(parts), labels)
     known = _learned(job, folder / ENCODERS, parts.train, order, threads)
     train = open_examples(job, known, parts.train, labels["train"])
-    validation, test = _judged(job, parts, order, known, labels)
-    if validation is not None and parts.validation is None:
-        validation.examples = train  # the same rows, and the same ids in memory
+    validation, test = _judged(job, parts, order, known, labels, train)
     train.cache(job.data.cache_mib << 20, threads)
     return Prepared(order, known, train, validation, test)
 
@@ -84,7 +82,8 @@ def prepare_judged(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str
     """
     parts, order, labels = _open(job)
     known = load_encoders(job, folder / ENCODERS)
-    validation, test = _judged(job, parts, order, known, labels)
+    train = open_examples(job, known, parts.train, labels["train"])
+    validation, test = _judged(job, parts, order, known, labels, train)
     return known, {name: part for name, part in (("validation", validation), ("test", test)) if part is not None}
 
 
@@ -144,14 +143,13 @@ def _tell_empty(part: str, table: pa.Table, columns: list[str]) -> None:
 
 
 def _judged(
-    job: Job, parts: Parts, order: Order, known: dict[str, Encoder], labels: dict[str, np.ndarray]
+    job: Job, parts: Parts, order: Order, known: dict[str, Encoder], labels: dict[str, np.ndarray], train: Examples
 ) -> tuple[Part | None, Part | None]:
-    """Return the validation part (a part of its own, or split off the training rows) and the test part."""
+    """Return the validation part (of its own, or rows of ``train``, whose ids it then shares) and the test part."""
     validation = test = None
     if parts.validation is not None:
         validation = _whole(open_examples(job, known, parts.validation, labels["validation"]))
     elif order.validation_size:
-        train = open_examples(job, known, parts.train, labels["train"])
         validation = Part(train, order.validation_rows(0, order.validation_size))
     if parts.test is not None:
         test = _whole(open_examples(job, known, parts.test, labels["test"]))

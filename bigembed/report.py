@@ -100,6 +100,12 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def told(part: str, figures: dict[str, Any]) -> str:
+    """Return the figures of an evaluation as a line."""
+    text = f"accuracy {figures['accuracy']:.4f}   loss {figures['loss']:.4f}   ({figures['samples']:,} samples)"
+    return f"{part:<12}{text}"
+
+
 def telling(what: str, total: int) -> Callable[[int], None]:
     """Return a function that tells how many of ``total`` are done, every few seconds: nothing works long in silence."""
     spoke = time.perf_counter()

@@ -227,8 +227,21 @@ def drop(path: Path) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Return where the run stood when the checkpoint at ``path`` was written."""
-    return json.loads((path / "state.json").read_text())
+    """Return where the run stood when the checkpoint at ``path`` was written.
+
+    Raises
+    ------
+    UserError
+        When the file is damaged.
+    """
+    file = path / "state.json"
+    try:
+        state = json.loads(file.read_text())
+        if {"progress", "identity"} <= set(state):
+            return state
+    except (OSError, ValueError, TypeError):
+        pass
+    raise UserError(f"{file} is missing or damaged; the checkpoint is damaged, use another one")
 
 
 def read_array(path: Path) -> np.ndarray:

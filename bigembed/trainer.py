@@ -95,6 +95,11 @@ class Training:
     recent_loss: float = 0.0
     unsettled: list[tuple[int, Batch, torch.Tensor]] = field(default_factory=list)  # step, batch, loss
 
+    @property
+    def per_epoch(self) -> int:
+        """Steps of one pass over the training rows."""
+        return steps_per_epoch(self.job, self.data)
+
 
 def train(job: Job, folder: Path, data: Prepared, stop: Stop) -> dict[str, Any]:
     """Train ``job`` on ``data`` in its run ``folder``, from its last checkpoint if there is one.
@@ -128,12 +133,16 @@ def train(job: Job, folder: Path, data: Prepared, stop: Stop) -> dict[str, Any]:
 def open_training(job: Job, folder: Path, data: Prepared, runtime: Runtime) -> Training:
     """Build the model, and go to where the run stands."""
     model = build(job, {name: encoder.rows for name, encoder in data.encoders.items()}, runtime)
-    per_epoch = -(-data.order.train_size // job.trainer.batch_size)
-    steps = job.trainer.steps or job.trainer.epochs * per_epoch
+    steps = job.trainer.steps or job.trainer.epochs * steps_per_epoch(job, data)
     optimizers, identity = Optimizers(model, job.optim, steps), run.identity(folder, job)
     training = Training(job, folder, runtime, data, model, optimizers, steps, Progress(), identity)
     resume(training)
     return training
+
+
+def steps_per_epoch(job: Job, data: Prepared) -> int:
+    """Return the steps of one pass over the training rows, the last of which may be smaller."""
+    return -(-data.order.train_size // job.trainer.batch_size)
 
 
 def resume(training: Training) -> None:
@@ -186,7 +195,7 @@ def loop(training: Training, report: Report, stop: Stop) -> None:
     finally:
         stop.patient = False
         stepping.close()
-    if training.recent.samples:
+    if training.recent.seconds:
         tell(training, report, batches)
     save(training)
 
@@ -194,11 +203,10 @@ def loop(training: Training, report: Report, stop: Stop) -> None:
 def ahead(training: Training) -> Ahead:
     """Return this rank's batches from the present step on, made in advance."""
     order, size, runtime = training.data.order, training.job.trainer.batch_size, training.runtime
-    per_epoch = -(-order.train_size // size)
 
     def shares() -> Iterator[tuple[np.ndarray, float]]:
         for step in range(training.progress.step, training.steps):
-            epoch, batch = divmod(step, per_epoch)
+            epoch, batch = divmod(step, training.per_epoch)
             rows = order.train_rows(epoch, batch * size, min((batch + 1) * size, order.train_size))
             yield share(rows, runtime), runtime.world / len(rows)
 
@@ -213,14 +221,13 @@ def make_step(training: Training, batch: Batch) -> None:
     loss, _, _ = training.model(batch.to(training.runtime.device, non_blocking=True))
     loss.backward()
     optimizers.step()
-    per_epoch = -(-training.data.order.train_size // training.job.trainer.batch_size)
-    if progress.step % per_epoch == 0:
+    if progress.step % training.per_epoch == 0:
         progress.loss, progress.samples = 0.0, 0
     progress.step += 1
     progress.evaluated = False
     training.unsettled.append((progress.step, batch, loss.detach()))
     training.recent.tokens += batch.tokens
-    if training.runtime.device.type == "cpu" or progress.step % per_epoch == 0:
+    if training.runtime.device.type == "cpu" or progress.step % training.per_epoch == 0:
         settle(training)  # elsewhere reading a loss would stall the device: reports, saves and epochs do it
 
 
@@ -264,7 +271,7 @@ def tell(training: Training, report: Report, batches: Ahead) -> None:
 
 def due(training: Training) -> bool:
     """Whether an evaluation belongs after the present step."""
-    every = training.job.trainer.eval_every or -(-training.data.order.train_size // training.job.trainer.batch_size)
+    every = training.job.trainer.eval_every or training.per_epoch
     return training.data.validation is not None and (
         training.progress.step % every == 0 or training.progress.step == training.steps
     )
@@ -315,7 +322,7 @@ def save(training: Training) -> None:
         return
     state = {
         "cursor": {
-            "epoch": progress.step // -(-training.data.order.train_size // training.job.trainer.batch_size),
+            "epoch": progress.step // training.per_epoch,
             "samples_in_epoch": progress.samples,
         },
         "progress": asdict(progress),

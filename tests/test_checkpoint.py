@@ -61,15 +61,19 @@ def test_any_flipped_bit_is_noticed(trained, tmp_path, file):
     run.verify(checkpoint)
 
 
-@pytest.mark.parametrize("harm", ["cut", "missing", "manifest"])
+@pytest.mark.parametrize("harm", ["cut", "missing", "manifest", "state", "no state"])
 def test_commands_refuse_a_damaged_checkpoint_in_one_sentence(copied, capsys, harm):
     table = last_of(copied) / "tables" / "text.weight.npy"
     if harm == "cut":
         table.write_bytes(table.read_bytes()[:-100])
     elif harm == "missing":
         table.unlink()
-    else:
+    elif harm == "manifest":
         (last_of(copied) / "manifest.json").write_text("{")
+    elif harm == "state":
+        (last_of(copied) / "state.json").write_text('{"progress"')
+    else:
+        (last_of(copied) / "state.json").unlink()
     for command in (
         ["evaluate"],
         ["export", f"out={copied}/v", "format=numpy"],

@@ -12,6 +12,7 @@ from bigembed.config.check import check
 from bigembed.config.schema import EvaluateOptions, FilesData, Job
 from bigembed.errors import UserError
 from bigembed.files import replace
+from bigembed.report import told
 
 ALLOWED = r"(data|runtime)\..*|trainer\.eval_batch_size=.*|head\.label=.*|features\.[^.]*\.column=.*"
 
@@ -25,9 +26,7 @@ def main(arguments: list[str]) -> int:
     elsewhere = any(text.startswith("data.") for text in overrides)
     figures = _evaluate(job, folder, checkpoint, elsewhere)
     for name, values in figures.items():
-        print(
-            f"{name:<12}accuracy {values['accuracy']:.4f}   loss {values['loss']:.4f}   ({values['samples']:,} samples)"
-        )
+        print(told(name, values))
     if options.output:
         try:
             replace(Path(options.output), json.dumps({"checkpoint": checkpoint.name, **figures}, indent=1).encode())

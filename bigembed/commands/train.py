@@ -17,7 +17,7 @@ from bigembed.config.schema import GeneratedData, Job, Which
 from bigembed.data.generated import best_accuracy
 from bigembed.errors import UserError
 from bigembed.prepare import prepare
-from bigembed.report import say
+from bigembed.report import say, told
 from bigembed.signals import Stopped, watch
 
 RESUME = "resume="
@@ -117,9 +117,7 @@ def _summary(job: Job, figures: dict[str, Any], folder: Path) -> str:
     lines = []
     for part in ("validation", "test"):
         if part in figures:
-            values = figures[part]
-            text = f"accuracy {values['accuracy']:.4f}   loss {values['loss']:.4f}   ({values['samples']:,} samples)"
-            lines.append(f"{part:<12}{text}")
+            lines.append(told(part, figures[part]))
     if isinstance(job.data, GeneratedData):
         best = best_accuracy(job.data)
         lines.append(
