@@ -4,16 +4,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed import hashing
-from bigembed.config.schema import Job, TableOptimizer
+from bigembed.config.placement import check_placement, kernels_of
+from bigembed.config.schema import Job, Kernel, Kind
 from bigembed.errors import UserError
 from bigembed.model import Model
 from bigembed.optim import fuse
 from bigembed.runtime import Runtime
+from bigembed.sharding import plan as plans
+from bigembed.sharding.cluster import cluster_of
 from bigembed.sharding.place import distribute
-from bigembed.sharding.rows import weights
+from bigembed.sharding.plan import Plan
+from bigembed.sharding.planner import make_plan
+from bigembed.sharding.rows import forget_caches, weights
 
 BLOCK = 1 << 20  # rows filled at once where the device is not the host
 
@@ -21,46 +27,79 @@ BLOCK = 1 << 20  # rows filled at once where the device is not the host
 def build(job: Job, rows: dict[str, int], runtime: Runtime) -> DistributedModelParallel:
     """Return the sharded model of ``job`` with tables of ``rows`` rows, whose values are yet to be set.
 
-    Tables on meta, optimizer into the backward pass, then sharding: in another order TorchRec does something else in silence.
-    """
-    check_room(job, rows, runtime)
-    model = Model(job, rows, torch.device("meta"))
-    fuse(model.tables, job.optim.tables)
-    return distribute(model, runtime, job.optim.clip_value)
-
-
-def check_room(job: Job, rows: dict[str, int], runtime: Runtime) -> None:
-    """Refuse tables that the memory has no room for: the system would kill the process without a word.
+    Tables on meta, optimizer into the backward pass, then the plan, then sharding: in another order TorchRec does something else
+    in silence.
 
     Raises
     ------
     UserError
-        Naming the largest table, and what is needed and there.
+        When the tables have no room, or cannot be sharded as the job says.
     """
-    state = {  # numbers a row
-        TableOptimizer.rowwise_adagrad: lambda dim: 1,
-        TableOptimizer.adagrad: lambda dim: dim,
-        TableOptimizer.sgd: lambda dim: 0,
-    }[job.optim.tables.kind]
-    sizes = {name: 4 * count * (job.tables[name].dim + state(job.tables[name].dim)) for name, count in rows.items()}
-    room = _free_memory(runtime)
-    needed = sum(sizes.values()) // runtime.world
-    if room is not None and needed > room:
-        name = max(sizes, key=lambda table: sizes[table])
+    device = runtime.device.type
+    check_placement(job, device)
+    given = None if job.sharding.plan is None else given_plan(job, rows, runtime)
+    model = Model(job, rows, torch.device("meta"))
+    if given is None:
+        fuse(model, job, {name for name in job.tables if Kernel.dense in kernels_of(job, name, device)})
+        plan = make_plan(model, job, cluster_of(job, runtime.world, runtime.local_world)).plan
+        plan = _agreed(plan, runtime)
+    else:
+        fuse(model, job, {name for name, table in given.tables.items() if table.kernel is Kernel.dense})
+        plan = given
+    return distribute(model, plan, job, runtime)
+
+
+def given_plan(job: Job, rows: dict[str, int], runtime: Runtime) -> Plan:
+    """Return the plan that the job names, which must be one for its tables and for these ranks.
+
+    Raises
+    ------
+    UserError
+        Naming what differs.
+    """
+    path = Path(str(job.sharding.plan))
+    plan = plans.load(path)
+    where = f"sharding.plan={path}"
+    planned, here = (plan.world_size, plan.local_world_size, plan.device), (
+        runtime.world,
+        runtime.local_world,
+        runtime.device.type,
+    )
+    if planned != here:
+        told = "{} ranks, {} a host, on {}"
+        raise UserError(f"{where} is for {told.format(*planned)}, but here are {told.format(*here)}; plan anew")
+    if set(plan.tables) != set(rows):
         raise UserError(
-            f"the tables and their optimizer's state need {needed / 2**30:,.1f} GiB, but {room / 2**30:,.1f} GiB are free; the "
-            f"largest is tables.{name}, {rows[name]:,} rows × {job.tables[name].dim}: fewer buckets, a smaller max_size or dim"
+            f"{where} is for other tables: {', '.join(plan.tables)}, while the job has {', '.join(rows)}; plan anew"
         )
+    for name, table in plan.tables.items():
+        config = job.tables[name]
+        if (table.rows, table.dim, table.dtype) != (rows[name], config.dim, config.dtype):
+            raise UserError(
+                f"{where} has tables.{name} with {table.rows:,} rows × {table.dim} of {table.dtype.name}, but the job has "
+                f"{rows[name]:,} × {config.dim} of {config.dtype.name}; plan anew"
+            )
+        plans.check_covers(name, table, plan.world_size, where)
+        check_planned(job, name, table.kind, table.kernel, plan.device)
+    return plan
 
 
-def _free_memory(runtime: Runtime) -> int | None:
-    if runtime.device.type == "cuda":
-        return torch.cuda.mem_get_info(runtime.device)[0]
+def check_planned(job: Job, name: str, kind: Kind, kernel: Kernel, device: str) -> None:
+    """Refuse a planned kind and kernel that would be refused if they were asked for."""
+    asked = plans.with_placement(job, name, kind, kernel)
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:  # only Linux tells
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+        check_placement(asked, device)
+    except UserError as error:
+        raise UserError(f"sharding.plan={job.sharding.plan} does not go with this job: {error}") from None
+
+
+def _agreed(plan: Plan, runtime: Runtime) -> Plan:
+    """Return the plan of rank 0: free memory, by which each rank plans, is not the same everywhere."""
+    if runtime.world == 1:
+        return plan
+    shared = [plan.as_dict()]
+    dist.broadcast_object_list(shared, device=runtime.device)
+    return plans.from_dict(shared[0])
 
 
 def fill_rows(model: DistributedModelParallel, job: Job) -> None:
@@ -72,7 +111,8 @@ def fill_rows(model: DistributedModelParallel, job: Job) -> None:
             rows = len(shard.local)
             for start in range(0, rows, BLOCK):
                 part = shard.local[start : start + BLOCK]
-                on_host = part.detach().numpy() if part.device.type == "cpu" else np.empty(part.shape, np.float32)
+                direct = part.device.type == "cpu" and part.dtype == torch.float32
+                on_host = part.detach().numpy() if direct else np.empty(part.shape, np.float32)
                 hashing.fill_uniform(
                     on_host,
                     seed=job.seed,
@@ -82,6 +122,8 @@ def fill_rows(model: DistributedModelParallel, job: Job) -> None:
                     width=shard.shape[1],
                     low=-reach,
                     high=reach,
+                    threads=torch.get_num_threads(),
                 )
-                if part.device.type != "cpu":
+                if not direct:
                     part.copy_(torch.from_numpy(on_host))
+    forget_caches(model)

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from bigembed import __version__
+from bigembed.cores import world_size
 from bigembed.errors import UserError
 
 COMMANDS = {
@@ -17,6 +18,7 @@ COMMANDS = {
     "predict": "labels with probabilities: bigembed predict run=RUN [input=FILE] [output=FILE]",
     "export": "vectors with their words: bigembed export run=RUN format=word2vec out=FILE",
 }
+ON_RANKS = ("train", "evaluate")  # what torchrun may start
 
 
 def entry() -> NoReturn:
@@ -80,6 +82,8 @@ def _dispatch(arguments: list[str]) -> int:
     if any(argument in ("--help", "-h") for argument in rest):
         print(import_module("bigembed.config.options").command_help(command, COMMANDS[command]))
         return 0
+    if world_size() > 1 and command not in ON_RANKS:
+        raise UserError(f"{command} is the work of one process; start it without torchrun")
     return import_module(f"bigembed.commands.{command}").main(rest)
 
 

@@ -24,9 +24,9 @@ def evaluate(
 ) -> dict[str, float]:
     """Return loss, accuracy and number of samples over ``rows`` (int64), the same on every rank; ``check`` is called every step."""
 
-    def shares() -> Iterator[tuple[np.ndarray, float]]:  # every rank makes the same number of steps
+    def shares() -> Iterator[tuple[np.ndarray, int]]:  # every rank makes the same number of steps
         for start in range(0, len(rows), batch_size):
-            yield share(rows[start : start + batch_size], runtime), 1.0
+            yield share(rows[start : start + batch_size], runtime)
 
     head = model.module.head
     head = getattr(head, "module", head)  # several ranks wrap it
@@ -37,13 +37,14 @@ def evaluate(
             check()
             batch = batch.to(runtime.device, non_blocking=True)
             with torch.no_grad():
-                _, losses, scores = model(batch)
-            figures.update(losses, head.probabilities(scores), batch.labels)
+                _, (losses, scores) = model(batch)
+            figures.update(losses, head.probabilities(scores), batch.labels[: batch.samples])
     finally:
         model.train()
     return figures.result()
 
 
-def share(rows: np.ndarray, runtime: Runtime) -> np.ndarray:
-    """Return the rows of a global batch that belong to this rank: contiguous, in order, as even as can be."""
-    return rows[len(rows) * runtime.rank // runtime.world : len(rows) * (runtime.rank + 1) // runtime.world]
+def share(rows: np.ndarray, runtime: Runtime) -> tuple[np.ndarray, int]:
+    """Return the rows of a global batch that belong to this rank, contiguous and in order, and the most that any rank has."""
+    world, rank, size = runtime.world, runtime.rank, len(rows)
+    return rows[size * rank // world : size * (rank + 1) // world], -(-size // world)

@@ -1,7 +1,7 @@
 """A trained model in one process, to be asked: from Python, and by ``bigembed predict``."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,14 @@ from torch import nn
 
 from bigembed import run
 from bigembed.batch import collate
+from bigembed.config.placement import is_sequence
 from bigembed.config.schema import Job, Which
 from bigembed.encoders import Encoder
 from bigembed.errors import UserError
 from bigembed.examples import Examples, open_examples
 from bigembed.model import Model
-from bigembed.prepare import load_encoders, text_columns
-from bigembed.sharding.place import TABLES
+from bigembed.optim import OF_TABLES
+from bigembed.prepare import columns_of, load_encoders
 
 
 class Loaded:
@@ -47,7 +48,7 @@ class Loaded:
     @property
     def columns(self) -> list[str]:
         """The columns that the model reads."""
-        return text_columns(self.job)
+        return list(columns_of(self.job))
 
     def matrix(self, table: str | None = None) -> np.ndarray:
         """Return the embedding matrix of a table, shape (rows, dim), float32, read-only."""
@@ -78,35 +79,57 @@ class Loaded:
         Parameters
         ----------
         texts : sequence of str, or pa.Table
-            Texts for the only column the model reads, or a table with every column that it reads.
+            Texts for the only column the model reads (for a table of ids: numbers with spaces between them), or a table
+            with every column that it reads.
 
         Raises
         ------
         UserError
-            When a column is missing, or is not text.
+            When a column is missing, is not of the type that the model reads, or has ids that the model does not know.
         """
         if isinstance(texts, str):
             raise UserError("predict takes a list of texts; for a single one give a list of one")
+        answers = list(self.answers(texts if isinstance(texts, pa.Table) else self.table(texts)))
+        classes = self.job.head.classes  # type: ignore[attr-defined]
+        probabilities = np.concatenate([part for _, part in answers] or [np.empty((0, classes), np.float32)])
+        return probabilities.argmax(1), probabilities
+
+    def table(self, texts: Sequence[str], name: Callable[[int], str] = "text {}".format) -> pa.Table:
+        """Return texts as a table for ``answers``; ``name`` calls text ``i`` (from 0 on) in messages.
+
+        Raises
+        ------
+        UserError
+            When the model reads several columns, or a text is no value of its column.
+        """
         columns = self.columns
-        if not isinstance(texts, pa.Table):
-            if len(columns) > 1:
-                raise UserError(f"the model reads the columns {', '.join(columns)}; give a table with all of them")
-            texts = pa.table({columns[0]: pa.array(texts, pa.large_string())})
-        missing = [column for column in columns if column not in texts.column_names]
+        if len(columns) > 1:
+            raise UserError(f"the model reads the columns {', '.join(columns)}; give a table with all of them")
+        table = next(feature.table for feature in self.job.features.values() if feature.column == columns[0])
+        return pa.table({columns[0]: self._encoders[table].from_texts(texts, name)})
+
+    def answers(self, table: pa.Table) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield labels and probabilities of the rows of a table, as ``predict`` returns them, batch by batch.
+
+        Raises
+        ------
+        UserError
+            As ``predict``, before the first answer.
+        """
+        missing = [column for column in self.columns if column not in table.column_names]
         if missing:
             raise UserError(
-                f"there is no column '{missing[0]}' to predict from; there are: {', '.join(texts.column_names)}"
+                f"there is no column '{missing[0]}' to predict from; there are: {', '.join(table.column_names)}"
             )
-        examples = open_examples(self.job, self._encoders, texts, None)
+        examples = open_examples(self.job, self._encoders, table, None, "input")
         size = self.job.trainer.eval_batch_size
-        parts = [self._batch(examples, np.arange(at, min(at + size, len(texts)))) for at in range(0, len(texts), size)]
-        classes = self.job.head.classes  # type: ignore[attr-defined]
-        probabilities = np.concatenate(parts) if parts else np.empty((0, classes), np.float32)
-        return probabilities.argmax(1), probabilities
+        for start in range(0, len(table), size):
+            probabilities = self._batch(examples, np.arange(start, min(start + size, len(table))))
+            yield probabilities.argmax(1), probabilities
 
     def _batch(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return self._model.head.probabilities(self._model.scores(collate(examples, rows, 1.0))).numpy()
+            return self._model.head.probabilities(self._model.scores(collate(examples, rows))).numpy()
 
     def _table(self, name: str | None) -> str:
         if name is None and len(self.job.tables) == 1:
@@ -141,15 +164,15 @@ def _model(job: Job, checkpoint: Path, matrices: Mapping[str, np.ndarray]) -> Mo
     job = copy.deepcopy(job)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
         model = Model(job, {name: len(matrix) for name, matrix in matrices.items()}, torch.device("meta"))
-    bags = model.tables.embedding_bags
     for name, matrix in matrices.items():
         mapped = np.load(checkpoint / "tables" / f"{name}.weight.npy", mmap_mode="c", allow_pickle=False)
-        bags[name].weight = nn.Parameter(torch.from_numpy(mapped), requires_grad=False)
-        assert bags[name].weight.shape == matrix.shape
+        module = model.sequences.embeddings if is_sequence(job, name) else model.tables.embedding_bags  # type: ignore[union-attr]
+        module[name].weight = nn.Parameter(torch.from_numpy(mapped), requires_grad=False)
+        assert module[name].weight.shape == matrix.shape
     tensors = load_file(checkpoint / "dense.safetensors")
     dense = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     missing, unexpected = model.load_state_dict(dense, strict=False)
-    if unexpected or any(not key.startswith(f"{TABLES}.") for key in missing):
+    if unexpected or any(not key.startswith(OF_TABLES) for key in missing):
         raise UserError(
             f"{checkpoint} holds other parameters than the run's configuration has; the two do not belong together"
         )

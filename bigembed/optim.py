@@ -1,11 +1,13 @@
 """Both optimizers, fused and dense, under one schedule."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.optim import _apply_optimizer_in_backward
+from torchrec.distributed.composable.table_batched_embedding_slice import TableBatchedEmbeddingSlice
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
@@ -13,6 +15,7 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from bigembed.config.schema import (
     DenseOptimConfig,
     DenseOptimizer,
+    Job,
     OptimConfig,
     Schedule,
     TableOptimConfig,
@@ -34,11 +37,22 @@ DENSE_OPTIMIZERS = {
 EPS = 1e-8  # FBGEMM's; torch has 1e-10 for Adagrad. One for both, or the same job differs between them (mlcommons/training#622).
 
 
-def fuse(tables: nn.Module, config: TableOptimConfig) -> None:
-    """Attach the optimizer of ``config`` to ``tables`` (on meta, before sharding): FBGEMM then updates rows in the backward pass."""
-    _apply_optimizer_in_backward(
-        TABLE_OPTIMIZERS[config.kind], tables.parameters(), _options(config, TableOptimizer.sgd)
-    )
+OF_TABLES = ("tables.", "sequences.")  # what the names of the tables' parameters begin with
+DENSE_STATES = {"momentum1": "sum"}  # FBGEMM's name of a state, and the dense optimizers'
+
+
+def fuse(model: nn.Module, job: Job, dense: Collection[str]) -> None:
+    """Attach the tables' optimizer to those of ``model`` (on meta, before sharding): FBGEMM then updates rows in the backward pass.
+
+    The tables named in ``dense``, whose kernel is dense, are left to a dense optimizer.
+    """
+    config = job.optim.tables
+    for name, parameter in model.named_parameters():
+        table = name.removesuffix(".weight").rpartition(".")[2]
+        if name.startswith(OF_TABLES) and table not in dense:
+            _apply_optimizer_in_backward(
+                TABLE_OPTIMIZERS[config.kind], [parameter], _options(config, TableOptimizer.sgd)
+            )
 
 
 def _options(
@@ -60,16 +74,35 @@ def factor(config: OptimConfig, step: int, steps: int) -> float:
 
 
 class Optimizers:
-    """The fused optimizer of the tables and the dense one of everything else, stepped together."""
+    """The fused optimizer of the tables, the tables' optimizer where it is not fused, and that of everything else, stepped together.
+
+    Attributes
+    ----------
+    unfused : list of (str, Parameter)
+        This rank's parts of the tables with a dense kernel.
+    tables : Optimizer or None
+        What moves them.
+    """
 
     def __init__(self, model: DistributedModelParallel, config: OptimConfig, steps: int) -> None:
         self.config, self.steps = config, steps
         self.fused = model.fused_optimizer
         self.fused_groups = list(self.fused.param_groups)  # gathered anew at every look otherwise
-        dense = dict(in_backward_optimizer_filter(model.named_parameters()))
+        others = list(in_backward_optimizer_filter(model.named_parameters()))
+        of_tables = [(name, parameter) for name, parameter in others if isinstance(parameter, TableBatchedEmbeddingSlice)]
+        self.unfused = of_tables
+        dense = {name: parameter for name, parameter in others if not name.startswith(OF_TABLES)}
         self.names, self.parameters = list(dense), list(dense.values())
         options = _options(config.dense, DenseOptimizer.sgd)
         self.dense = DENSE_OPTIMIZERS[config.dense.kind](self.parameters, **options)
+        self.tables = None
+        if self.unfused:
+            options = _options(config.tables, TableOptimizer.sgd)
+            self.tables = TABLE_OPTIMIZERS[config.tables.kind]([parameter for _, parameter in self.unfused], **options)
+
+    def unfused_states(self) -> list[str]:
+        """Return the names of the states that the tables' optimizer keeps, as FBGEMM calls them."""
+        return [] if self.config.tables.kind is TableOptimizer.sgd else list(DENSE_STATES)
 
     def dense_state(self) -> dict[str, torch.Tensor]:
         """Return the dense optimizer's state as "parameter|entry" to tensor; empty where it keeps none."""
@@ -94,6 +127,8 @@ class Optimizers:
         scale = factor(self.config, step, self.steps)
         for group in self.fused_groups:
             group["lr"] = self.config.tables.lr * scale
+        for group in self.tables.param_groups if self.tables else ():
+            group["lr"] = self.config.tables.lr * scale
         for group in self.dense.param_groups:
             group["lr"] = self.config.dense.lr * scale
         self.fused.step()  # no update: it hands the learning rate to the kernel
@@ -102,9 +137,13 @@ class Optimizers:
     def zero_grad(self) -> None:
         """Drop the dense gradients; the fused ones never exist as a whole."""
         self.dense.zero_grad(set_to_none=True)
+        if self.tables:
+            self.tables.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """Move the dense parameters; the tables moved in the backward pass."""
+        """Move the dense parameters; the fused tables moved in the backward pass."""
         if self.config.clip_value is not None:
             nn.utils.clip_grad_value_(self.parameters, self.config.clip_value)
         self.dense.step()
+        if self.tables:
+            self.tables.step()

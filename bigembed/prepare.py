@@ -1,7 +1,6 @@
 """From a job's data to samples: parts opened, labels checked, encoders learned from the training rows (or read back), ids made."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from bigembed.cores import available_cores
 from bigembed.data import Parts, open_data, open_part
 from bigembed.data.labels import check_labels
 from bigembed.data.order import Order
-from bigembed.encoders import Encoder, TextColumn
+from bigembed.encoders import Column, Encoder
 from bigembed.errors import UserError
-from bigembed.examples import Examples, open_examples
+from bigembed.examples import Examples, Once, alone, open_examples
 from bigembed.files import replace
 from bigembed.report import say, telling
 from bigembed.run import DATA, ENCODERS
@@ -54,21 +53,23 @@ class Prepared:
     test: Part | None
 
 
-def prepare(job: Job, folder: Path) -> Prepared:
+def prepare(job: Job, folder: Path, once: Once = alone) -> Prepared:
     """Return the data of ``job``; what is learned from it is kept in the run's ``folder``, or read back from there.
+
+    ``once`` makes what the processes of a host share.
 
     Raises
     ------
     UserError
         For whatever is wrong with the data.
     """
-    threads = job.runtime.threads or available_cores()
+    threads = job.runtime.threads or available_cores()  # of the host: while one process works here, the others wait
     parts, order, labels = _open(job)
-    _check_same(folder, _named(parts), labels)
+    _check_same(job, folder, _named(parts), labels)
     known = _learned(job, folder / ENCODERS, parts.train, order, threads)
-    train = open_examples(job, known, parts.train, labels["train"])
+    train = open_examples(job, known, parts.train, labels["train"], "train part")
     validation, test = _judged(job, parts, order, known, labels, train)
-    train.cache(job.data.cache_mib << 20, threads)
+    train.cache(job.data.cache_mib << 20, threads, once)
     return Prepared(order, known, train, validation, test)
 
 
@@ -82,7 +83,7 @@ def prepare_judged(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str
     """
     parts, order, labels = _open(job)
     known = load_encoders(job, folder / ENCODERS)
-    train = open_examples(job, known, parts.train, labels["train"])
+    train = open_examples(job, known, parts.train, labels["train"], "train part")
     validation, test = _judged(job, parts, order, known, labels, train)
     return known, {name: part for name, part in (("validation", validation), ("test", test)) if part is not None}
 
@@ -95,15 +96,15 @@ def prepare_other(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str,
     UserError
         For whatever is wrong with the data.
     """
-    table = open_part(job.data, "test", text_columns(job), [job.head.label], say)
+    table = open_part(job.data, "test", columns_of(job), [job.head.label], say)
     labels = check_labels(table, job.head.label, job.head.classes, "test")  # type: ignore[attr-defined]
     known = load_encoders(job, folder / ENCODERS)
-    return known, {"test": _whole(open_examples(job, known, table, labels))}
+    return known, {"test": _whole(open_examples(job, known, table, labels, "test part"))}
 
 
-def text_columns(job: Job) -> list[str]:
-    """Return the columns that the features read, each once."""
-    return list(dict.fromkeys(feature.column for feature in job.features.values()))
+def columns_of(job: Job) -> dict[str, pa.DataType]:
+    """Return the columns that the features read, and what ``open_data`` is to be asked for in each."""
+    return {name: kind.reads for name, kind in _kinds(job).items()}
 
 
 def load_encoders(job: Job, folder: Path) -> dict[str, Encoder]:
@@ -119,11 +120,11 @@ def load_encoders(job: Job, folder: Path) -> dict[str, Encoder]:
 
 def _open(job: Job) -> tuple[Parts, Order, dict[str, np.ndarray]]:
     """Open the data and check the labels of every part."""
-    parts = open_data(job.data, text_columns(job), [job.head.label], say)
+    parts = open_data(job.data, columns_of(job), [job.head.label], say)
     classes = job.head.classes  # type: ignore[attr-defined]
     there = _named(parts)
     for name, table in there.items():
-        _tell_empty(name, table, text_columns(job))
+        _tell_empty(f"{name} part", _columns(job, table))
     labels = {name: check_labels(table, job.head.label, classes, name) for name, table in there.items()}
     fraction = 0.0 if parts.validation is not None else job.data.validation_fraction
     return parts, Order(parts.train.num_rows, fraction, job.seed), labels
@@ -134,12 +135,23 @@ def _named(parts: Parts) -> dict[str, pa.Table]:
     return {name: table for name, table in named.items() if table is not None}
 
 
-def _tell_empty(part: str, table: pa.Table, columns: list[str]) -> None:
-    """Warn of empty texts: they are no error, but nothing can be told from them."""
+def _kinds(job: Job) -> dict[str, type[Encoder]]:
+    """Return the columns that the features read, with the kind of encoder that reads each."""
+    return {feature.column: encoders.KINDS[type(job.tables[feature.table])] for feature in job.features.values()}
+
+
+def _columns(job: Job, table: pa.Table) -> list[Column]:
+    return [kind.open(table[name], name) for name, kind in _kinds(job).items()]
+
+
+def _tell_empty(part: str, columns: list[Column]) -> None:
+    """Warn of empty texts and lists: they are no error, but nothing can be told from them."""
     for column in columns:
-        count = sum(int((lengths == 0).sum()) for lengths, _ in _texts(table[column]))
+        count = column.empty()
         if count:
-            say(f"warning: {count:,} of {table.num_rows:,} texts in column '{column}' of the {part} part are empty")
+            say(
+                f"warning: {count:,} of {len(column):,} {column.what} in column '{column.name}' of the {part} are empty"
+            )
 
 
 def _judged(
@@ -148,11 +160,11 @@ def _judged(
     """Return the validation part (of its own, or rows of ``train``, whose ids it then shares) and the test part."""
     validation = test = None
     if parts.validation is not None:
-        validation = _whole(open_examples(job, known, parts.validation, labels["validation"]))
+        validation = _whole(open_examples(job, known, parts.validation, labels["validation"], "validation part"))
     elif order.validation_size:
         validation = Part(train, order.validation_rows(0, order.validation_size))
     if parts.test is not None:
-        test = _whole(open_examples(job, known, parts.test, labels["test"]))
+        test = _whole(open_examples(job, known, parts.test, labels["test"], "test part"))
     return validation, test
 
 
@@ -165,10 +177,10 @@ def _learned(job: Job, folder: Path, train: pa.Table, order: Order, threads: int
     )
     for name, table in job.tables.items():
         if not (folder / name).exists():
-            columns = sorted({feature.column for feature in job.features.values() if feature.table == name})
-            texts = [TextColumn(train[column], column) for column in columns]
-            tell = telling(f"table {name}: texts read", len(texts) * order.train_size)
-            encoder = encoders.build(name, table, texts, index=rows, threads=threads, progress=tell)
+            names = sorted({feature.column for feature in job.features.values() if feature.table == name})
+            columns = [encoders.KINDS[type(table)].open(train[column], column) for column in names]
+            tell = telling(f"table {name}: texts read", len(columns) * order.train_size)
+            encoder = encoders.build(name, table, columns, index=rows, threads=threads, progress=tell)
             encoders.save(encoder, folder / name)
     known = load_encoders(job, folder)
     for name, encoder in known.items():
@@ -181,7 +193,7 @@ def _whole(examples: Examples) -> Part:
     return Part(examples, np.arange(len(examples.labels)))
 
 
-def _check_same(folder: Path, parts: dict[str, pa.Table], labels: dict[str, np.ndarray]) -> None:
+def _check_same(job: Job, folder: Path, parts: dict[str, pa.Table], labels: dict[str, np.ndarray]) -> None:
     """Keep a fingerprint of the data with a new run; refuse other data in a continued one.
 
     Raises
@@ -189,7 +201,7 @@ def _check_same(folder: Path, parts: dict[str, pa.Table], labels: dict[str, np.n
     UserError
         Naming the parts that changed.
     """
-    now = {name: _fingerprint(table, labels[name]) for name, table in parts.items()}
+    now = {name: _fingerprint(_columns(job, table), labels[name]) for name, table in parts.items()}
     path = folder / DATA
     if not path.exists():
         replace(path, json.dumps(now, indent=1).encode())
@@ -207,21 +219,14 @@ def _check_same(folder: Path, parts: dict[str, pa.Table], labels: dict[str, np.n
         )
 
 
-def _fingerprint(table: pa.Table, labels: np.ndarray) -> str:
-    """Return the XXH3 checksum of labels and texts, whatever pieces they lie in."""
+def _fingerprint(columns: list[Column], labels: np.ndarray) -> str:
+    """Return the XXH3 checksum of labels and features' values, whatever pieces and types of numbers they lie in."""
     digest = xxhash.xxh3_128(np.ascontiguousarray(labels).data)
-    for name in table.column_names:
-        for lengths, content in _texts(table[name]):
-            digest.update(lengths.data)
-            digest.update(content)
+    for column in columns:
+        lengths, contents = xxhash.xxh3_128(), xxhash.xxh3_128()
+        for sizes, pieces in column.contents():
+            lengths.update(sizes.data)
+            for piece in pieces:
+                contents.update(piece)
+        digest.update(lengths.digest() + contents.digest())
     return digest.hexdigest()
-
-
-def _texts(column: pa.ChunkedArray) -> Iterator[tuple[np.ndarray, memoryview]]:
-    """Yield lengths (int64) and bytes of the texts of every piece of a column; nothing for one of other types."""
-    for chunk in column.chunks:
-        large = pa.types.is_large_string(chunk.type)
-        if len(chunk) and (large or pa.types.is_string(chunk.type)):
-            _, ends, content = chunk.buffers()
-            offsets = np.frombuffer(ends, np.int64 if large else np.int32)[chunk.offset :][: len(chunk) + 1]
-            yield np.diff(offsets).astype(np.int64), memoryview(content or b"")[int(offsets[0]) : int(offsets[-1])]

@@ -34,14 +34,19 @@ class Report:
         Whether the evaluation due after that step has been made; else it will be made, and told, again.
     tensorboard : bool
         Whether to write events.
+    chief : bool
+        Whether this rank speaks and writes for all; the others keep silent.
     """
 
-    def __init__(self, folder: Path, steps: int, start: int, evaluated: bool, tensorboard: bool) -> None:
-        self.console = Console(stderr=True)
+    def __init__(
+        self, folder: Path, steps: int, start: int, evaluated: bool, tensorboard: bool, chief: bool = True
+    ) -> None:
+        self.console = Console(stderr=True, quiet=not chief)
         self.steps, self.spoke = steps, time.perf_counter()
-        _drop_lines_after(folder / METRICS_LINES, start, evaluated)
-        self.lines = (folder / METRICS_LINES).open("a", buffering=1)
-        self.events = _writer(folder, start) if tensorboard else None
+        if chief:
+            _drop_lines_after(folder / METRICS_LINES, start, evaluated)
+        self.lines = (folder / METRICS_LINES if chief else Path(os.devnull)).open("a", buffering=1)
+        self.events = _writer(folder, start) if tensorboard and chief else None
         self.progress = Progress(
             TextColumn("step {task.completed}/{task.total}", table_column=Column(no_wrap=True)),
             BarColumn(12),
@@ -50,7 +55,7 @@ class Report:
             console=self.console,
             transient=True,
             expand=True,
-            disable=not self.console.is_terminal,
+            disable=not (chief and self.console.is_terminal),
         )
         self.task = self.progress.add_task("", total=steps, completed=start)
 

@@ -12,6 +12,7 @@ tensorboard/        events
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,8 +22,11 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from bigembed.arrays import ArrayFile, Bfloat16, Manifest, in_threads
+from bigembed.arrays.manifest import NAME as MANIFEST
 from bigembed.config import saved
 from bigembed.config.schema import FilesData, Job, Which
+from bigembed.cores import available_cores
 from bigembed.errors import UserError
 from bigembed.files import replace, sync_folder
 
@@ -34,11 +38,12 @@ DATA = "data.json"
 LOCK = ".lock"
 UNFINISHED = ".unfinished"
 REPLACED = ".replaced"
-MANIFEST = "manifest.json"
-FORMAT = 1
+STATE = "state.json"  # in a checkpoint
 # What cannot change a result, or is guarded by the fingerprint of the data: a run may be moved, and so may its data.
-FREE_TO_CHANGE = ("runtime.", "data.path ", "data.work_dir ", "data.cache_mib ", "data.in_memory_mib ")
-CHUNK = 1 << 26  # bytes read or written at once
+FREE_TO_CHANGE = re.compile(
+    r"(runtime|plan|sharding)\.|data\.(path|work_dir|cache_mib|in_memory_mib) |tables\.\w+\.sharding\.|trainer\.(pipeline|save_memory_mib) "
+)
+CHUNK = 1 << 20  # bytes read at once
 
 
 def claim(folder: Path, job: Job) -> None:
@@ -72,6 +77,11 @@ def release(folder: Path) -> None:
     for path in (folder / CHECKPOINTS, folder / ENCODERS, folder):
         with suppress(OSError):  # there is more in it than ours
             path.rmdir()
+
+
+def is_free(difference: str) -> bool:
+    """Whether a difference between two jobs ("path (old → new)") cannot change the result."""
+    return FREE_TO_CHANGE.match(difference) is not None
 
 
 def absolute_paths(job: Job, base: Path) -> None:
@@ -169,7 +179,7 @@ def check_belongs(folder: Path, job: Job, path: Path) -> None:
         Naming the options or the file.
     """
     then, now = read_state(path)["identity"], identity(folder, job)
-    changed = [text for text in saved.different(then["job"], now["job"]) if not text.startswith(FREE_TO_CHANGE)]
+    changed = [text for text in saved.different(then["job"], now["job"]) if not is_free(text)]
     if changed:
         raise UserError(
             f"{folder / saved.NAME} is not what {path.name} was made with: {', '.join(changed)}; put it back"
@@ -226,26 +236,26 @@ def drop(path: Path) -> None:
     shutil.rmtree(doomed)
 
 
+def drop_old(folder: Path, keep: int, best_step: int | None) -> None:
+    """Delete the checkpoints of the run in ``folder`` that are neither among the latest ``keep`` nor that of ``best_step``."""
+    for path in checkpoints(folder)[:-keep]:
+        if best_step is None or path.name != name_of(best_step):
+            drop(path)
+
+
 def read_state(path: Path) -> dict[str, Any]:
     """Return where the run stood when the checkpoint at ``path`` was written.
 
     Raises
     ------
-    UserError
-        When the file is damaged.
+    Damaged
+        When the file is not what was written.
     """
-    file = path / "state.json"
-    try:
-        state = json.loads(file.read_text())
-        if {"progress", "identity"} <= set(state):
-            return state
-    except (OSError, ValueError, TypeError):
-        pass
-    raise UserError(f"{file} is missing or damaged; the checkpoint is damaged, use another one")
+    return json.loads(Manifest.load(path).file(path, STATE))
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Return an array of a checkpoint, memory-mapped, read-only.
+    """Return an array of a checkpoint, memory-mapped, read-only: an ndarray, or a Bfloat16, which is indexed like one of float32.
 
     Raises
     ------
@@ -253,41 +263,26 @@ def read_array(path: Path) -> np.ndarray:
         When the file is missing or no array.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
+    return Bfloat16(array) if array.dtype == np.uint16 else array  # type: ignore[return-value]
 
 
 def verify(path: Path) -> None:
-    """Compare every file of the checkpoint at ``path`` with the manifest.
+    """Compare every file of the checkpoint at ``path`` with the manifest, on all cores.
 
     Raises
     ------
-    UserError
+    Damaged
         Naming the first file that is missing, cut or changed.
     """
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        files = dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} has no readable {MANIFEST}, so it is no finished checkpoint") from None
-    if manifest.get("format") != FORMAT:
-        raise UserError(
-            f"{path} is a checkpoint of format {manifest.get('format')}; this bigembed reads format {FORMAT}"
-        )
-    for name, expected in files.items():
-        file = path / name
-        if not file.is_file():
-            raise UserError(f"{file} is missing; the checkpoint is damaged, use another one")
-        size = file.stat().st_size
-        if size != expected["bytes"]:
-            raise UserError(
-                f"{file} has {size:,} bytes instead of {expected['bytes']:,}; the checkpoint is damaged, use another one"
-            )
-        if checksum(file) != expected["xxh3_64"]:
-            raise UserError(
-                f"{file} is not what was written (its checksum differs); the checkpoint is damaged, use another one"
-            )
+    manifest = Manifest.load(path)
+    for name in manifest.files:
+        manifest.file(path, name)
+    for name, entry in manifest.arrays.items():
+        with ArrayFile.to_read(path / name, entry) as file:
+            in_threads(file.verify, entry.blocks, available_cores())
 
 
 def checksum(path: Path) -> str:

@@ -6,13 +6,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torchrec.distributed import comm
 
 from bigembed.config.schema import Device, RuntimeConfig
-from bigembed.cores import available_cores
+from bigembed.cores import local_world_size, threads_here, world_size
 from bigembed.errors import UserError
+
+PATIENCE = timedelta(days=7)  # a lost rank is noticed otherwise: waiting for a slow one is no error
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,42 +29,59 @@ class Runtime:
         Which process this is, of how many.
     device : torch.device
         Where its shards lie.
+    local_world : int
+        How many of the processes are on this host.
+    control : ProcessGroup or None
+        A gloo group for what the loop agrees on beside the training step; None where there is one process.
     """
 
     rank: int
     world: int
     device: torch.device
+    local_world: int = 1
+    control: dist.ProcessGroup | None = None
 
     @property
     def chief(self) -> bool:
         """Whether this process speaks and writes for all."""
         return self.rank == 0
 
+    @property
+    def hosts(self) -> int:
+        """How many hosts the processes are spread over."""
+        return self.world // self.local_world
+
 
 @contextmanager
-def start(config: RuntimeConfig) -> Iterator[Runtime]:
+def start(config: RuntimeConfig, store: dist.Store | None = None) -> Iterator[Runtime]:
     """Join the process group and leave it cleanly at the end.
 
-    Models must be out of scope when the block ends: what TorchRec keeps of the group is collected before it is destroyed.
+    ``store`` is where several processes meet; by default the one that torchrun's environment names. Models must be out of scope
+    when the block ends: what TorchRec keeps of the group is collected before it is destroyed.
     """
-    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # said of TorchRec's own call
+    for call in ("broadcast_buffers", r"torch\.distributed\.\w+"):  # said of TorchRec's own calls
+        warnings.filterwarnings("ignore", f"`{call}` is deprecated", FutureWarning)
     gc.freeze()  # what was imported stays: later collections, and the one at the end, need not look at it
     device = _device(config.device)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
-    torch.set_num_threads(config.threads or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    world, rank = world_size(), int(os.environ.get("RANK", "0"))
+    torch.set_num_threads(config.threads or threads_here())
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world == 1:
+    control = None
+    if world == local_world_size():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else gloo looks the host's name up, which can fail
+    if world == 1:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     else:
-        dist.init_process_group(backend)
+        store = next(dist.rendezvous("env://"))[0] if store is None else store
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+        control = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
-        yield Runtime(rank, world, device)
+        yield Runtime(rank, world, device, local_world_size(), control)
     finally:
         gc.collect()
+        comm._INTRA_PG = comm._CROSS_PG = None  # TorchRec keeps the groups of hosts for the next job, to which they are strangers
         dist.destroy_process_group()
         gc.unfreeze()
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,18 +14,23 @@ import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed import run
+from bigembed.agreement import Agreement
+from bigembed.arrays import Damaged
 from bigembed.batch import Batch, collate
 from bigembed.build import build, fill_rows
-from bigembed.checkpoint import load_checkpoint, save_checkpoint
+from bigembed.checkpoint import Group, Saver, load_checkpoint
 from bigembed.config.schema import Job, Monitor
 from bigembed.errors import UserError
 from bigembed.evaluation import evaluate, share
+from bigembed.hashing import hash_string
 from bigembed.loader import Ahead, Waiting
 from bigembed.optim import Optimizers
 from bigembed.prepare import Part, Prepared
 from bigembed.report import Report, say
 from bigembed.runtime import Runtime, start
+from bigembed.sharding.place import has_caches
 from bigembed.signals import Stop, Stopped
+from bigembed.stepping import Stepper, choose
 
 
 @dataclass(slots=True)
@@ -86,9 +92,12 @@ class Training:
     data: Prepared
     model: DistributedModelParallel
     optimizers: Optimizers
+    stepper: Stepper
+    agreement: Agreement
     steps: int
     progress: Progress
     identity: dict[str, Any]  # what its checkpoints belong to
+    saver: Saver
     saved: Progress | None = None  # what the newest checkpoint on the disk says
     speed: Speed = field(default_factory=Speed)
     recent: Speed = field(default_factory=Speed)  # since the last report
@@ -101,8 +110,8 @@ class Training:
         return steps_per_epoch(self.job, self.data)
 
 
-def train(job: Job, folder: Path, data: Prepared, stop: Stop) -> dict[str, Any]:
-    """Train ``job`` on ``data`` in its run ``folder``, from its last checkpoint if there is one.
+def train(job: Job, folder: Path, data: Prepared, stop: Stop, store: dist.Store | None = None) -> dict[str, Any]:
+    """Train ``job`` on ``data`` in its run ``folder``, from its last checkpoint if there is one; several ranks meet at ``store``.
 
     Returns
     -------
@@ -116,13 +125,14 @@ def train(job: Job, folder: Path, data: Prepared, stop: Stop) -> dict[str, Any]:
     Stopped
         When a signal asked the run to end; it is saved.
     """
-    with start(job.runtime) as runtime:
-        training = open_training(job, folder, data, runtime)
-        progress = training.progress
-        with Report(folder, training.steps, progress.step, progress.evaluated, job.runtime.tensorboard) as report:
+    with start(job.runtime, store) as runtime:
+        training = open_training(job, folder, data, runtime, stop)
+        progress, events = training.progress, job.runtime.tensorboard
+        report = Report(folder, training.steps, progress.step, progress.evaluated, events, runtime.chief)
+        with closing(training.saver), report:
             loop(training, report, stop)
             try:
-                figures = finish(training, report, stop)
+                figures = finish(training, report)
             except Stopped as stopped:
                 text = "stopped while the chosen checkpoint was judged; everything is saved"
                 raise Stopped(stopped.number, text) from None
@@ -130,12 +140,17 @@ def train(job: Job, folder: Path, data: Prepared, stop: Stop) -> dict[str, Any]:
     return figures
 
 
-def open_training(job: Job, folder: Path, data: Prepared, runtime: Runtime) -> Training:
+def open_training(job: Job, folder: Path, data: Prepared, runtime: Runtime, stop: Stop) -> Training:
     """Build the model, and go to where the run stands."""
     model = build(job, {name: encoder.rows for name, encoder in data.encoders.items()}, runtime)
     steps = job.trainer.steps or job.trainer.epochs * steps_per_epoch(job, data)
     optimizers, identity = Optimizers(model, job.optim, steps), run.identity(folder, job)
-    training = Training(job, folder, runtime, data, model, optimizers, steps, Progress(), identity)
+    pipeline = choose(job.trainer.pipeline, has_caches(model), runtime)
+    stepper, agreement = Stepper(model, optimizers, pipeline, runtime.device), Agreement(stop, runtime)
+    saver = Saver(folder / run.CHECKPOINTS, runtime, job.trainer.save_memory_mib)
+    training = Training(
+        job, folder, runtime, data, model, optimizers, stepper, agreement, steps, Progress(), identity, saver
+    )
     resume(training)
     return training
 
@@ -147,22 +162,24 @@ def steps_per_epoch(job: Job, data: Prepared) -> int:
 
 def resume(training: Training) -> None:
     """Go to the newest checkpoint that is whole; to the start where there is none."""
-    finished = run.checkpoints(training.folder)
+    folder, runtime = training.folder, training.runtime
+    finished = Group(runtime.control).by_chief(lambda: run.checkpoints(folder))
     if not finished:
         fill_rows(training.model, training.job)
     for path in reversed(finished):
+        belongs = partial(run.check_belongs, folder, training.job, path)
         try:
-            run.verify(path)
-        except UserError as error:
+            state = load_checkpoint(path, training.model, training.optimizers, runtime, belongs)
+        except Damaged as error:
             if path == finished[0]:
                 raise
-            say(f"warning: {error}; going back to the checkpoint before")
+            if runtime.chief:
+                say(f"warning: {error}; going back to the checkpoint before")
             continue
-        run.check_belongs(training.folder, training.job, path)
-        state = load_checkpoint(path, training.model, training.optimizers)
         training.progress = Progress(**state["progress"])
         training.saved = replace(training.progress)
-        say(f"continuing at step {training.progress.step} of {training.steps}")
+        if runtime.chief:
+            say(f"continuing at step {training.progress.step} of {training.steps}")
         return
 
 
@@ -174,72 +191,75 @@ def loop(training: Training, report: Report, stop: Stop) -> None:
     try:
         while True:
             if due(training) and not progress.evaluated:
-                judge(training, report, stop)
+                judge(training, report)
             if save_due(training):
                 save(training)
-            stop.check()
+            training.agreement.check()
+            training.saver.look()
             if progress.step == training.steps or out_of_patience(training):
                 break
             began = time.perf_counter()
-            batch = next(stepping)
-            make_step(training, batch)
+            make_step(training, stepping)
             training.recent.seconds += time.perf_counter() - began
             report.advance(progress.step)
             if progress.step % training.job.trainer.report_every == 0:
                 tell(training, report, batches)
     except Stopped as stopped:
         save(training)
+        training.saver.wait()
         raise Stopped(
             stopped.number, f"stopped at step {progress.step} of {training.steps}; everything is saved"
         ) from None
     finally:
-        stop.patient = False
+        stop.patient = training.runtime.world > 1  # one rank that leaves leaves the others hanging
         stepping.close()
     if training.recent.seconds:
         tell(training, report, batches)
     save(training)
+    training.saver.wait()
 
 
 def ahead(training: Training) -> Ahead:
     """Return this rank's batches from the present step on, made in advance."""
     order, size, runtime = training.data.order, training.job.trainer.batch_size, training.runtime
 
-    def shares() -> Iterator[tuple[np.ndarray, float]]:
+    def shares() -> Iterator[tuple[np.ndarray, int, float, int]]:
         for step in range(training.progress.step, training.steps):
             epoch, batch = divmod(step, training.per_epoch)
             rows = order.train_rows(epoch, batch * size, min((batch + 1) * size, order.train_size))
-            yield share(rows, runtime), runtime.world / len(rows)
+            salt = hash_string(f"{training.job.seed}/{epoch}")
+            yield *share(rows, runtime), runtime.world / len(rows), salt
 
     return Ahead(partial(collate, training.data.train), shares())
 
 
-def make_step(training: Training, batch: Batch) -> None:
-    """Move the parameters by one batch."""
-    progress, optimizers = training.progress, training.optimizers
-    optimizers.schedule(progress.step)
-    optimizers.zero_grad()
-    loss, _, _ = training.model(batch.to(training.runtime.device, non_blocking=True))
-    loss.backward()
-    optimizers.step()
+def make_step(training: Training, batches: Iterator[Batch]) -> None:
+    """Move the parameters by the next batch."""
+    progress = training.progress
+    training.optimizers.schedule(progress.step)
+    batch, losses = training.stepper.step(batches)
     if progress.step % training.per_epoch == 0:
         progress.loss, progress.samples = 0.0, 0
     progress.step += 1
     progress.evaluated = False
-    training.unsettled.append((progress.step, batch, loss.detach()))
-    training.recent.tokens += batch.tokens
-    if training.runtime.device.type == "cpu" or progress.step % training.per_epoch == 0:
-        settle(training)  # elsewhere reading a loss would stall the device: reports, saves and epochs do it
+    training.unsettled.append((progress.step, batch, losses.sum(dtype=torch.float64)))
+    alone_on_host = training.runtime.device.type == "cpu" and training.runtime.world == 1
+    if alone_on_host or progress.step % training.per_epoch == 0:
+        settle(training)  # elsewhere reading a loss would stall the device or the ranks: reports, saves and epochs do it
 
 
 def settle(training: Training) -> None:
     """Add up the losses of the last steps, and end the run if one of them is no number."""
     if not training.unsettled:
         return
-    losses = torch.stack([loss for _, _, loss in training.unsettled])
+    tokens = torch.tensor([float(batch.tokens) for _, batch, _ in training.unsettled], dtype=torch.float64)
+    losses = torch.stack([total for _, _, total in training.unsettled])
+    sums = torch.stack([losses, tokens.to(losses.device)])
     if training.runtime.world > 1:
-        dist.all_reduce(losses)
-        losses /= training.runtime.world
-    for (step, batch, _), loss in zip(training.unsettled, losses.tolist(), strict=True):
+        dist.all_reduce(sums)
+    for (step, batch, _), total, words in zip(training.unsettled, *sums.tolist(), strict=True):
+        samples = round(training.runtime.world / batch.weight)  # of the global batch
+        loss = total / samples
         if not np.isfinite(loss):
             rows = batch.rows
             named = ", ".join(map(str, rows[:20].tolist())) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")
@@ -247,11 +267,11 @@ def settle(training: Training) -> None:
                 f"the loss is {loss} at step {step}, whose batch holds the training rows {named}; lower optim.tables.lr and "
                 f"optim.dense.lr or set optim.clip_value, and look at those rows; the last checkpoint is untouched"
             )
-        samples = round(training.runtime.world / batch.weight)  # of the global batch
-        training.progress.loss += loss * samples
+        training.progress.loss += total
         training.progress.samples += samples
-        training.recent_loss += loss * samples
+        training.recent_loss += total
         training.recent.samples += samples
+        training.recent.tokens += round(words)
     training.unsettled.clear()
 
 
@@ -291,11 +311,11 @@ def out_of_patience(training: Training) -> bool:
     return limit is not None and training.progress.worse >= limit
 
 
-def judge(training: Training, report: Report, stop: Stop) -> None:
+def judge(training: Training, report: Report) -> None:
     """Evaluate on the validation part: the best checkpoint is the one with the best figure."""
     progress, part = training.progress, training.data.validation
     assert part is not None
-    figures = look_at(training, part, stop)
+    figures = look_at(training, part)
     progress.evaluated = True
     report.record("validation", progress.step, figures)
     report.say(f"step {progress.step}: validation accuracy {figures['accuracy']:.4f}, loss {figures['loss']:.4f}")
@@ -307,15 +327,15 @@ def judge(training: Training, report: Report, stop: Stop) -> None:
         progress.worse += 1
 
 
-def look_at(training: Training, part: Part, stop: Stop) -> dict[str, float]:
+def look_at(training: Training, part: Part) -> dict[str, float]:
     """Return the figures on a part; a signal ends it."""
-    return evaluate(
-        training.model, part.examples, part.rows, training.job.trainer.eval_batch_size, training.runtime, stop.check
-    )
+    training.stepper.pause()
+    size, check = training.job.trainer.eval_batch_size, training.agreement.check
+    return evaluate(training.model, part.examples, part.rows, size, training.runtime, check)
 
 
 def save(training: Training) -> None:
-    """Write a checkpoint of the present step, and drop those that are neither the best nor among the latest."""
+    """Write a checkpoint of the present step, or begin to; those that are neither the best nor among the latest are then dropped."""
     settle(training)
     progress, folder = training.progress, training.folder
     if training.saved == progress:
@@ -328,29 +348,22 @@ def save(training: Training) -> None:
         "progress": asdict(progress),
         "identity": training.identity,
     }
-    save_checkpoint(
-        folder / run.CHECKPOINTS, progress.step, state, training.model, training.optimizers, training.runtime
-    )
+    drop = partial(run.drop_old, folder, training.job.trainer.keep, progress.best_step)
+    training.saver.save(progress.step, state, training.model, training.optimizers, drop)
     training.saved = replace(progress)
-    if not training.runtime.chief:
-        return
-    for path in run.checkpoints(folder)[: -training.job.trainer.keep]:
-        if progress.best_step is None or path.name != run.name_of(progress.best_step):
-            run.drop(path)
 
 
-def finish(training: Training, report: Report, stop: Stop) -> dict[str, Any]:
+def finish(training: Training, report: Report) -> dict[str, Any]:
     """Judge the chosen checkpoint on the validation part and, once, on the test part; return all figures."""
     progress = training.progress
     last = {"loss": progress.loss / max(1, progress.samples), "steps": progress.step}
     path = run.choose(training.folder, training.job.trainer.test_with)
     if path.name != run.name_of(progress.step):
-        run.verify(path)
-        load_checkpoint(path, training.model, None)
+        load_checkpoint(path, training.model, None, training.runtime)
     figures: dict[str, Any] = {"train": last, "speed": training.speed.figures(), "checkpoint": path.name}
     for name, part in (("validation", training.data.validation), ("test", training.data.test)):
         if part is not None:
-            figures[name] = look_at(training, part, stop)
+            figures[name] = look_at(training, part)
     if "test" in figures:
         report.record("test", progress.step, figures["test"])
     return figures

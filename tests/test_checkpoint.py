@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from running import SMALL, bigembed, start, tables_of
 
 from bigembed import run
+from bigembed.arrays import Manifest
 from bigembed.errors import UserError
 
 
@@ -41,6 +43,29 @@ def test_the_manifest_names_every_file_of_a_checkpoint(trained):
     files = json.loads((last_of(trained) / "manifest.json").read_text())["files"]
     on_disk = {str(path.relative_to(last_of(trained))) for path in last_of(trained).rglob("*") if path.is_file()}
     assert set(files) == on_disk - {"manifest.json"} and len(files) == 4
+    table = np.load(last_of(trained) / "tables" / "text.weight.npy", mmap_mode="r")
+    entry = files["tables/text.weight.npy"]
+    assert entry["shape"] == list(table.shape) and entry["dtype"] == "float32"
+    assert [block["start"] for block in entry["blocks"]] == [[0, 0]]
+    assert entry["blocks"][0]["xxh3_64"] == xxhash.xxh3_64_hexdigest(table.tobytes())
+    assert [len(block["shape"]) for block in files["tables/text.momentum1.npy"]["blocks"]] == [1]
+
+
+def test_a_flipped_bit_of_the_manifest_is_noticed_or_changes_nothing(trained, tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(last_of(trained), checkpoint)
+    before, content = Manifest.load(checkpoint), (checkpoint / "manifest.json").read_bytes()
+    rng, noticed = random.Random(1), 0
+    for _ in range(300):
+        changed = bytearray(content)
+        changed[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        (checkpoint / "manifest.json").write_bytes(changed)
+        try:
+            run.verify(checkpoint)
+            assert Manifest.load(checkpoint) == before  # a blank more or less
+        except UserError:
+            noticed += 1
+    assert noticed > 150
 
 
 @pytest.mark.parametrize(
@@ -84,13 +109,25 @@ def test_commands_refuse_a_damaged_checkpoint_in_one_sentence(copied, capsys, ha
         assert error.count("\n") == 1 and last_of(copied).name in error and "Traceback" not in error
 
 
-def test_resuming_goes_back_to_the_checkpoint_before_a_damaged_one_and_ends_the_same(trained, copied, capsys):
-    table = last_of(copied) / "tables" / "text.weight.npy"
-    table.write_bytes(table.read_bytes()[:-4] + b"\0\0\0\1")
+@pytest.mark.parametrize(
+    "file",
+    ["tables/text.weight.npy", "tables/text.momentum1.npy", "dense.safetensors", "state.json", "manifest.json"],
+)
+def test_resuming_goes_back_to_the_checkpoint_before_a_damaged_one_and_ends_the_same(trained, copied, capsys, file):
+    path = last_of(copied) / file
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
     assert bigembed("train", f"resume={copied}") == 0
     error = capsys.readouterr().err
     assert "warning:" in error and "going back to the checkpoint before" in error and "continuing at step 40" in error
     assert tables_of(copied) == tables_of(trained)
+
+
+def test_checkpoints_written_while_training_waits_are_the_same(trained, tmp_path):
+    options = ["trainer.save_every=20", "trainer.keep=3", "trainer.test_with=last", "trainer.save_memory_mib=0"]
+    assert bigembed("train", *SMALL, *options, f"hydra.run.dir={tmp_path / 'run'}") == 0
+    assert tables_of(tmp_path / "run") == tables_of(trained)
+    names = [path.name for path in run.checkpoints(tmp_path / "run")]
+    assert names == [path.name for path in run.checkpoints(trained)] and len(names) >= 3
 
 
 def test_resuming_without_any_whole_checkpoint_is_refused(copied, capsys):
@@ -100,11 +137,13 @@ def test_resuming_without_any_whole_checkpoint_is_refused(copied, capsys):
     assert "state.json has 2 bytes instead of" in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_another_format_is_refused(copied):
+def test_a_checkpoint_of_another_format_is_refused_and_not_gone_back_from(copied, capsys):
     manifest = last_of(copied) / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
-    with pytest.raises(UserError, match="format 99; this bigembed reads format 1"):
-        run.verify(last_of(copied))
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 99'))
+    for command in (["evaluate", f"run={copied}"], ["train", f"resume={copied}"]):
+        assert bigembed(*command) == 2
+        error = capsys.readouterr().err
+        assert "is a checkpoint of format 99; this bigembed reads format 2" in error and "going back" not in error
 
 
 def test_a_full_disk_ends_in_one_sentence_and_leaves_earlier_checkpoints(tmp_path):

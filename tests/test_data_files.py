@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from bigembed.config.schema import FilesData, Format
 from bigembed.data import files, lines, open_data, open_part
-from bigembed.data.lines import scan_csv
+from bigembed.data.lines import IDS, scan_csv
 from bigembed.errors import UserError
 
 TEXTS = ["good film", "", 'a "quoted", one\nand a second line', "2020-01-01", "NA", "12", "ünï ☃ 日本 🙂", "tab\there"]
@@ -238,6 +238,117 @@ def test_two_text_columns_come_in_the_wished_order(tmp_path):
     write(tmp_path / "train.csv", pa.table({"b": ["1"], "label": [0], "a": ["2"]}))
     parts = open_data(FilesData(path=str(tmp_path), test=None), ["a", "b"], ["label"])
     assert parts.train.to_pydict() == {"a": ["2"], "b": ["1"], "label": [0]}
+
+
+# --- ids: whole numbers, and lists of them ----------------------------------------------------------------------------
+
+USERS = [7, 0, 2**40, 12]
+BAGS = [[3, 17, 5], [], [2**40], [0, 0]]
+
+
+def ids(path, name="id", **options):
+    return open_part(FilesData(path=str(path), **options), "train", {name: IDS})[name]
+
+
+@pytest.mark.parametrize("limit", [0, 1024])
+@pytest.mark.parametrize("ending", FORMATS)
+def test_whole_numbers_are_read_from_every_format(tmp_path, ending, limit):
+    column = ids(write(tmp_path / f"train.{ending}", pa.table({"id": USERS})), in_memory_mib=limit)
+    assert (column.to_pylist(), column.type) == (USERS, pa.int64())
+
+
+@pytest.mark.parametrize("limit", [0, 1024])
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "jsonl.gz"])
+def test_lists_of_whole_numbers_are_read_from_formats_that_know_them(tmp_path, ending, limit):
+    column = ids(write(tmp_path / f"train.{ending}", pa.table({"id": BAGS})), in_memory_mib=limit)
+    assert (column.to_pylist(), column.type) == (BAGS, IDS)
+
+
+def test_ids_keep_the_type_that_parquet_has_for_them(tmp_path):
+    kinds = [pa.int8(), pa.uint64(), pa.list_(pa.uint16()), pa.large_list(pa.int32()), pa.list_(pa.int64(), 2)]
+    for kind in kinds:
+        values = [1, 2] if pa.types.is_integer(kind) else [[1, 2], [3, 4]]
+        column = ids(write(tmp_path / "train.parquet", pa.table({"id": pa.array(values, kind)})))
+        assert (column.to_pylist(), column.type) == (values, kind)
+    plain = {
+        pa.int64(): [pa.array([5, 6]).dictionary_encode(), pa.nulls(2)],
+        IDS: [pa.array([[], []])],  # of lists of nothing
+    }
+    for kind, arrays in plain.items():
+        for array in arrays:
+            column = ids(write(tmp_path / "train.parquet", pa.table({"id": array})))
+            assert (column.to_pylist(), column.type) == (array.to_pylist(), kind)
+
+
+@pytest.mark.parametrize(
+    "array", [pa.array([1.0]), pa.array(["1"]), pa.array([["1"]]), pa.array([[[1]]]), pa.array([True])]
+)
+def test_a_column_that_holds_no_ids_is_refused(tmp_path, array):
+    path = write(tmp_path / "train.parquet", pa.table({"id": array}))
+    with pytest.raises(UserError) as caught:
+        ids(path)
+    message = str(caught.value).replace("element", "item")  # what Parquet calls the values of a list
+    assert message == f"Column 'id' of {path} holds {array.type}, not whole numbers or lists of them."
+
+
+def test_the_first_value_of_json_lines_tells_whether_ids_are_lists(tmp_path, monkeypatch):
+    path = tmp_path / "train.jsonl"
+    path.write_text('\n{"id": null}\n{"id": []}\n{"id": [1, 2.0, null]}\n')
+    assert ids(path).to_pylist() == [None, [], [1, 2, None]]
+    path.write_text('{"id": null, "more": [1]}\n{"id": 5.0}\n{"id": 6}\n')
+    assert ids(path).to_pylist() == [None, 5, 6]
+    for block in (20, 1 << 20):
+        monkeypatch.setattr(lines, "BLOCK", block)
+        for rows, message in (
+            (["[1]", "[2]", "3"], "line 3: column 'id' is 3, not a list of whole numbers"),
+            (["[1]", "[2, 0.5]"], "line 2: column 'id' is [2, 0.5], not a list of whole numbers"),
+            (["[1]", '["a"]'], "line 2: column 'id' is ['a'], not a list of whole numbers"),
+            (["1", "2", "[3]"], "line 3: column 'id' is [3], not a whole number"),
+            (["[1]", "[99999999999999999999]"], "line 2: column 'id' is [99999999999999999999], not a list of whole"),
+        ):
+            path.write_text("".join(f'{{"id": {row}}}\n' for row in rows))
+            with pytest.raises(UserError) as caught:
+                ids(path)
+            assert f"{path}, {message}" in str(caught.value)
+    path.write_text('{"id": 1}\n{"other": 5\n')
+    with pytest.raises(UserError, match="line 2: not JSON"):
+        ids(path)
+    path.write_text('{"other": 5}\n')
+    with pytest.raises(UserError, match="has no column 'id', it has 'other'"):
+        ids(path)
+
+
+def test_ids_of_csv_must_be_whole_numbers(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text('id,label\n5,1\n"6.0",0\n,0\n')
+    assert ids(path).to_pylist() == [5, 6, None]
+    path.write_text("id,label\n5,1\n3 17,0\n")
+    with pytest.raises(UserError, match="line 3: column 'id' is '3 17', not a whole number"):
+        ids(path)
+
+
+def test_files_of_a_part_must_have_ids_of_the_same_kind(tmp_path):
+    never_null = pa.list_(pa.field("each", pa.int64(), nullable=False))
+    for number, kind in enumerate((IDS, never_null)):
+        write(tmp_path / f"train-{number}.parquet", pa.table({"id": pa.array([[number]], kind)}))
+    assert ids(tmp_path).to_pylist() == [[0], [1]]
+    for path in tmp_path.glob("*.parquet"):
+        path.unlink()
+    write(tmp_path / "train-0.jsonl", pa.table({"id": [[1]]}))
+    write(tmp_path / "train-1.jsonl", pa.table({"id": [2]}))
+    with pytest.raises(UserError, match=r"Column 'id' is int64 in .*train-1.jsonl, but list<item: int64> in"):
+        ids(tmp_path)
+
+
+def test_ids_of_saved_data_sets_are_memory_mapped(tmp_path, datasets):
+    datasets.Dataset.from_dict({"id": BAGS, "user": USERS}).save_to_disk(tmp_path / "one", num_shards=2)
+    before = pa.total_allocated_bytes()
+    lists, users = ids(tmp_path / "one"), ids(tmp_path / "one", "user")
+    assert pa.total_allocated_bytes() - before < 4096
+    assert (lists.to_pylist(), users.to_pylist()) == (BAGS, USERS)
+    datasets.Dataset.from_dict({"id": [0.5]}).save_to_disk(tmp_path / "other")
+    with pytest.raises(UserError, match="holds double, not whole numbers or lists of them"):
+        ids(tmp_path / "other")
 
 
 # --- which files are a part -------------------------------------------------------------------------------------------

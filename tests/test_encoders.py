@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from bigembed import hashing
 from bigembed.config.schema import HashedTable, Tokens, VocabTable
 from bigembed.encoders import HashedEncoder, TextColumn, VocabEncoder, build, encode_all, load, save, store, tokenize
-from bigembed.encoders.encoder import make_slots
-from bigembed.encoders.text import Spans
+from bigembed.encoders.columns import Spans
+from bigembed.encoders.tokens import make_slots
 from bigembed.encoders.vocab import count_words
 from bigembed.errors import UserError
 

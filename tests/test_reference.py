@@ -59,7 +59,7 @@ def batches(classes: int) -> list[Batch]:
         values = torch.from_numpy(rng.integers(0, ROWS, int(lengths.sum())))
         labels = torch.from_numpy(rng.integers(0, classes, size))
         features = KeyedJaggedTensor(keys=["text"], values=values, lengths=lengths)
-        made.append(Batch(features, labels, 1 / size, np.arange(size), len(values)))
+        made.append(Batch(features, labels, torch.arange(size), 1 / size, np.arange(size), len(values)))
     return made
 
 
@@ -74,7 +74,7 @@ def ours(job: Job) -> tuple[np.ndarray, np.ndarray, nn.Module, list[float]]:
         for step, batch in enumerate(batches(job.head.classes)):
             optimizers.schedule(step)
             optimizers.zero_grad()
-            loss, _, _ = model(batch)
+            loss, _ = model(batch)
             loss.backward()
             optimizers.step()
             losses.append(loss.item())
@@ -113,12 +113,13 @@ def reference(job: Job, first: np.ndarray, head: nn.Module) -> tuple[np.ndarray,
         dense.param_groups[0]["lr"] = DENSE_LR * scale
         weight = table.clone().requires_grad_()
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), batch.features.lengths().cumsum(0)])
-        pooled = nn.functional.embedding_bag(
-            batch.features.values(), weight, offsets, mode=job.features["text"].pooling.name, include_last_offset=True
-        )
-        if job.optim.clip_value is not None:
+        pooled = nn.functional.embedding_bag(batch.features.values(), weight, offsets, mode="sum", include_last_offset=True)
+        if job.optim.clip_value is not None:  # what every id's row gets
             pooled.register_hook(lambda gradient: gradient.clamp(-job.optim.clip_value, job.optim.clip_value))
-        scores = head.layers(pooled)
+        if job.features["text"].pooling is Pooling.mean:
+            pooled = pooled / batch.features.lengths().clamp(min=1)[:, None]
+        (layer,) = head.layers
+        scores = layer(pooled)
         if job.head.classes == 2:
             loss = nn.functional.binary_cross_entropy_with_logits(scores[:, 0], batch.labels.float())
         else:
@@ -135,7 +136,7 @@ def reference(job: Job, first: np.ndarray, head: nn.Module) -> tuple[np.ndarray,
 
 
 @pytest.mark.parametrize("clip", [None, 0.003])
-@pytest.mark.parametrize("pooling", list(Pooling))
+@pytest.mark.parametrize("pooling", [Pooling.mean, Pooling.sum])
 @pytest.mark.parametrize("dense", list(DenseOptimizer))
 @pytest.mark.parametrize("kind", list(TableOptimizer))
 def test_steps_equal_those_of_plain_torch(kind, dense, pooling, clip):

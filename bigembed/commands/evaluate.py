@@ -2,29 +2,45 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bigembed import run
 from bigembed.config import saved
 from bigembed.config.arguments import parse
 from bigembed.config.check import check
 from bigembed.config.schema import EvaluateOptions, FilesData, Job
+from bigembed.cores import world_size
 from bigembed.errors import UserError
 from bigembed.files import replace
 from bigembed.report import told
+
+if TYPE_CHECKING:
+    from bigembed.ranks import Ranks
 
 ALLOWED = r"(data|runtime)\..*|trainer\.eval_batch_size=.*|head\.label=.*|features\.[^.]*\.column=.*"
 
 
 def main(arguments: list[str]) -> int:
     """Print the figures that ``arguments`` ask for; return the exit code."""
+    if world_size() == 1:
+        _answer(arguments, None)
+        return 0
+    from bigembed.ranks import together
+
+    return together(arguments, partial(_answer, arguments))
+
+
+def _answer(arguments: list[str], ranks: "Ranks | None") -> None:
     options, overrides = parse(arguments, EvaluateOptions)
     folder = Path(options.run)
     trained, checkpoint = run.open_run(folder, options.checkpoint)
     job = _job(trained, overrides)
     elsewhere = any(text.startswith("data.") for text in overrides)
-    figures = _evaluate(job, folder, checkpoint, elsewhere)
+    figures = _evaluate(job, folder, checkpoint, elsewhere, ranks)
+    if ranks and not ranks.chief:
+        return
     for name, values in figures.items():
         print(told(name, values))
     if options.output:
@@ -32,7 +48,6 @@ def main(arguments: list[str]) -> int:
             replace(Path(options.output), json.dumps({"checkpoint": checkpoint.name, **figures}, indent=1).encode())
         except OSError as error:
             raise UserError(f"output={options.output} cannot be written: {error.strerror}") from None
-    return 0
 
 
 def _job(job: Job, overrides: list[str]) -> Job:
@@ -50,7 +65,7 @@ def _job(job: Job, overrides: list[str]) -> Job:
     return job
 
 
-def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool) -> dict[str, Any]:
+def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool, ranks: "Ranks | None") -> dict[str, Any]:
     from bigembed.build import build
     from bigembed.checkpoint import load_checkpoint
     from bigembed.evaluation import evaluate
@@ -63,7 +78,7 @@ def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool) -> dict
         raise UserError(
             "there is neither a validation nor a test part to evaluate on; name one with data.path= or data.test="
         )
-    with start(job.runtime) as runtime:
+    with start(job.runtime, ranks.meeting() if ranks else None) as runtime:
         model = build(job, {name: encoder.rows for name, encoder in encoders.items()}, runtime)
         load_checkpoint(checkpoint, model, None)
         size = job.trainer.eval_batch_size

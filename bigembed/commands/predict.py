@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,10 @@ from bigembed.config.schema import FilesData, PredictOptions
 from bigembed.errors import UserError
 from bigembed.files import replacing
 
-BLOCK = 4096  # texts worked on at once
+if TYPE_CHECKING:
+    from bigembed.inference import Loaded
+
+BLOCK = 4096  # lines worked on at once
 
 
 def main(arguments: list[str]) -> int:
@@ -21,11 +25,11 @@ def main(arguments: list[str]) -> int:
     options, others = parse(arguments, PredictOptions)
     if others:
         raise UserError(f"predict takes no options of the job, but got {', '.join(others)}")
-    from bigembed.inference import Loaded, load  # torch from here on
+    from bigembed.inference import load  # torch from here on
 
-    model: Loaded = load(options.run, options.checkpoint.name if options.checkpoint else None)
-    blocks = _lines(model.columns) if options.input is None else _rows(Path(options.input), model.columns)
-    answers = (model.predict(block) for block in blocks)
+    model = load(options.run, options.checkpoint.name if options.checkpoint else None)
+    tables = _lines(model) if options.input is None else [_rows(Path(options.input), model)]
+    answers = (answer for table in tables for answer in model.answers(table))
     if options.output is None:
         for labels, probabilities in answers:
             sys.stdout.write(_text(labels, probabilities))
@@ -36,33 +40,36 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _lines(columns: list[str]) -> Iterator[pa.Table]:
+def _lines(model: "Loaded") -> Iterator[pa.Table]:
     """Yield the lines of standard input; one by one where a person types them."""
     if sys.stdin is None:
         raise UserError("there is no standard input to read texts from; give input=FILE")
-    if len(columns) > 1:
+    if len(model.columns) > 1:
         raise UserError(
-            f"the model reads the columns {', '.join(columns)}, which lines of text do not have; use input=FILE"
+            f"the model reads the columns {', '.join(model.columns)}, which lines of text do not have; use input=FILE"
         )
-    size, texts = 1 if sys.stdin.isatty() else BLOCK, []
+    size, texts, first = 1 if sys.stdin.isatty() else BLOCK, [], 1
+
+    def name(text: int) -> str:
+        return f"line {first + text} of standard input"
+
     for number, line in enumerate(sys.stdin.buffer, 1):
         try:
             texts.append(line.decode().rstrip("\r\n"))
         except UnicodeDecodeError:
             raise UserError(f"line {number} of standard input is not UTF-8; convert it first") from None
         if len(texts) == size:
-            yield pa.table({columns[0]: pa.array(texts, pa.large_string())})
-            texts = []
+            yield model.table(texts, name)
+            texts, first = [], number + 1
     if texts:
-        yield pa.table({columns[0]: pa.array(texts, pa.large_string())})
+        yield model.table(texts, name)
 
 
-def _rows(path: Path, columns: list[str]) -> Iterator[pa.Table]:
+def _rows(path: Path, model: "Loaded") -> pa.Table:
     from bigembed.data import open_part
+    from bigembed.prepare import columns_of
 
-    table = open_part(FilesData(path=str(path)), "test", columns)
-    for start in range(0, table.num_rows, BLOCK):
-        yield table.slice(start, BLOCK)
+    return open_part(FilesData(path=str(path)), "test", columns_of(model.job))
 
 
 def _text(labels: np.ndarray, probabilities: np.ndarray) -> str:

@@ -1,38 +1,64 @@
 """``bigembed train``: compose a job, or take up a run again, and train it."""
 
-import os
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from shlex import quote
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bigembed import run
 from bigembed.config import compose, saved
 from bigembed.config.check import check
 from bigembed.config.schema import GeneratedData, Job, Which
+from bigembed.cores import world_size
 from bigembed.data.generated import best_accuracy
 from bigembed.errors import UserError
+from bigembed.examples import alone
 from bigembed.prepare import prepare
 from bigembed.report import say, told
 from bigembed.signals import Stopped, watch
 
+if TYPE_CHECKING:
+    from bigembed.ranks import Ranks
+
 RESUME = "resume="
+AUTO = "resume=auto"
 Done = tuple[Job, Path, dict[str, Any]]
 
 
 def main(arguments: list[str]) -> int:
     """Train what ``arguments`` describe; return the exit code."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the floors below know of ranks; together they are not proven yet
-        raise UserError("several processes under torchrun are not supported by this version; start it without torchrun")
+    if world_size() == 1:
+        _lead(arguments, None)
+        return 0
+    from bigembed.ranks import together  # torch knows how the processes find each other
+
+    return together(arguments, partial(_take_part, arguments))
+
+
+def _take_part(arguments: list[str], ranks: "Ranks") -> None:
+    """Compose and lead on rank 0, follow on the others."""
+    if ranks.chief:
+        _lead(arguments, ranks)
+        ranks.dismiss()
+    else:
+        for job, folder, store in ranks.follow():
+            _work(job, folder, ranks, store)
+
+
+def _lead(arguments: list[str], ranks: "Ranks | None") -> None:
+    """Compose the jobs of ``arguments`` and train them, with the other ranks where there are any."""
+    restarted = ranks is not None and ranks.recall("folder/0") is not None
+    auto = AUTO in arguments or restarted
+    arguments = [argument for argument in arguments if argument != AUTO]
     resumed = [argument for argument in arguments if argument.startswith(RESUME)]
     if resumed:
         others = [argument for argument in arguments if not argument.startswith(RESUME)]
-        _train(*_continued(Path(resumed[-1].removeprefix(RESUME)), others))
-        return 0
+        _train(*_continued(Path(resumed[-1].removeprefix(RESUME)), others), ranks)
+        return
     sweep = "-m" in arguments or "--multirun" in arguments
     if sweep and any(argument.startswith("hydra.run.dir=") for argument in arguments):
         raise UserError(
@@ -40,25 +66,42 @@ def main(arguments: list[str]) -> int:
         )
     done: list[Done] = []
     try:
-        compose.run(arguments, partial(_begin, done))
+        compose.run(arguments, partial(_begin, done, auto, ranks))
     finally:
         if sweep and done:
             print(_comparison(done))
-    return 0
 
 
-def _begin(done: list[Done], job: Job, folder: Path) -> float | None:
-    """Train a new job in a new ``folder``; the returned figure is what a sweeper may optimise."""
+def _begin(done: list[Done], auto: bool, ranks: "Ranks | None", job: Job, folder: Path) -> float | None:
+    """Train a job in its ``folder``; the returned figure is what a sweeper may optimise."""
     run.absolute_paths(job, Path.cwd())
-    run.claim(folder, job)
+    folder = _before_the_restart(folder, ranks) if ranks and auto else folder
+    new = not (auto and (folder / saved.NAME).exists())
+    if new:
+        run.claim(folder, job)
+    else:
+        _check_same(saved.load(folder), job, folder, "resume=auto")
+    if ranks:
+        ranks.remember(f"folder/{ranks.jobs}", str(folder))
     try:
-        figures = _train(job, folder)
+        figures = _train(job, folder, ranks)
     except Exception:
-        run.release(folder)
+        if new:
+            run.release(folder)
         raise
     done.append((job, folder, figures))
     part = figures.get("validation") or figures.get("test")
     return part[job.trainer.monitor.name] if part else None
+
+
+def _before_the_restart(folder: Path, ranks: "Ranks") -> Path:
+    """Return the folder that this job had before torchrun restarted the processes: the dated one of today is another."""
+    known = ranks.recall(f"folder/{ranks.jobs}")
+    if known is None or Path(known) == folder:
+        return folder
+    with suppress(OSError):
+        folder.rmdir()
+    return Path(known)
 
 
 def _continued(folder: Path, overrides: list[str]) -> tuple[Job, Path]:
@@ -67,45 +110,65 @@ def _continued(folder: Path, overrides: list[str]) -> tuple[Job, Path]:
     after = saved.override(before, overrides)
     check(after)
     run.absolute_paths(after, Path.cwd())
-    changed = [text for text in saved.differences(before, after) if not text.startswith(run.FREE_TO_CHANGE)]
-    if changed:
-        raise UserError(
-            f"resume={folder} continues the run as it was, but these options differ: {', '.join(changed)}; "
-            "leave them out, or begin a new run"
-        )
+    _check_same(before, after, folder, f"resume={folder}")
     return after, folder
 
 
-def _train(job: Job, folder: Path) -> dict[str, Any]:
+def _check_same(before: Job, after: Job, folder: Path, asked: str) -> None:
+    """Refuse to go on with a run as another one."""
+    changed = [text for text in saved.differences(before, after) if not run.is_free(text)]
+    if changed:
+        raise UserError(
+            f"{asked} continues the run in {folder} as it was, but these options differ: {', '.join(changed)}; "
+            "leave them out, or begin a new run"
+        )
+
+
+def _train(job: Job, folder: Path, ranks: "Ranks | None") -> dict[str, Any]:
     figures = run.read_metrics(folder)
     if figures is None:
         say(f"run {folder}")
-        figures = _work(job, folder)
+        figures = _work(job, folder, ranks, ranks.lead(job, folder) if ranks else None)
     else:
         print(f"{folder} is finished already; these are its figures", file=sys.stderr)
     print(_summary(job, figures, folder))
     return figures
 
 
-def _work(job: Job, folder: Path) -> dict[str, Any]:
-    """Prepare the data while torch is being imported, then train."""
+def _work(job: Job, folder: Path, ranks: "Ranks | None", store: Any) -> dict[str, Any]:
+    """Prepare the data while torch is being imported, then train; ``store`` is where the ranks meet."""
     began = time.perf_counter()
     Thread(target=_import_torch, daemon=True).start()
+    chief = ranks is None or ranks.chief
     try:
-        with watch() as stop, run.hold(folder):
-            run.recover(folder)
-            data = prepare(job, folder)
+        with watch() as stop, run.hold(folder) if chief else nullcontext():
+            with ranks.in_turn() if ranks else nullcontext():
+                if chief:
+                    run.recover(folder)
+                data = prepare(job, folder, ranks.once_per_host if ranks else alone)
             prepared = time.perf_counter()
             from bigembed.trainer import train
 
-            figures = train(job, folder, data, stop)
+            figures = train(job, folder, data, stop, store)
             figures["speed"] |= {"prepare_s": prepared - began, "total_s": time.perf_counter() - began}
-            run.write_metrics(folder, figures)
+            if chief:
+                run.write_metrics(folder, figures)
     except Stopped as stopped:
-        text = str(stopped) or "stopped before the first step"
-        print(f"bigembed: {text}; go on with: bigembed train resume={quote(str(folder))}", file=sys.stderr)
-        sys.exit(128 + stopped.number)
+        _end(stopped, folder, ranks)
     return figures
+
+
+def _end(stopped: Stopped, folder: Path, ranks: "Ranks | None") -> NoReturn:
+    """End the process as a signal asked."""
+    saved_by_all = str(stopped)
+    text = f"{saved_by_all or 'stopped before the first step'}; go on with: bigembed train resume={quote(str(folder))}"
+    if ranks and saved_by_all:
+        ranks.leave()
+    elif ranks:
+        ranks.fail(stopped)
+    if ranks is None or ranks.chief:
+        print(f"bigembed: {text}", file=sys.stderr, flush=True)
+    sys.exit(128 + stopped.number)
 
 
 def _import_torch() -> None:

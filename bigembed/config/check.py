@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bigembed.config import kinds
-from bigembed.config.schema import Job, TextTable, Tokens
+from bigembed.config.placement import check_placement
+from bigembed.config.schema import AttentionHead, Device, Job, Pooling, TextTable, Tokens
 from bigembed.errors import UserError
 
 
@@ -27,6 +28,8 @@ def check(job: Job) -> None:
         raise UserError(
             "trainer.early_stop needs evaluations, but data.validation_fraction is 0 and there is no validation part"
         )
+    _check_sequences(job)
+    check_placement(job, "cpu" if job.runtime.device is Device.cpu else "cuda")  # what is not known yet is checked when it is
     for name, table in job.tables.items():
         if isinstance(table, TextTable):
             _check_tokens(f"tables.{name}", table)
@@ -89,15 +92,30 @@ def _check_names(job: Job) -> None:
                 f"features.{name}.table is '{feature.table}', but there is no such table; known tables: {known}"
             )
     for name in job.tables:
-        poolings = {feature.pooling.name for feature in job.features.values() if feature.table == name}
-        if len(poolings) > 1:
+        poolings = {feature.pooling for feature in job.features.values() if feature.table == name}
+        if len(poolings) > 1 and Pooling.none in poolings:
             raise UserError(
-                f"the features of tables.{name} differ in pooling ({', '.join(sorted(poolings))}); a table has one"
+                f"the features of tables.{name} differ in pooling ({', '.join(sorted(each.name for each in poolings))}); "
+                "the rows of a table are pooled, or stay sequences (none)"
             )
         if not poolings:
             raise UserError(f"tables.{name} is used by no feature; drop it, or name it in a feature's table")
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):
             raise UserError(f"tables.{name}: a table's name is made of letters, digits and underscores")
+
+
+def _check_sequences(job: Job) -> None:
+    """Sequences and heads must fit each other, and TorchRec looks up sequences of one width."""
+    sequences = [name for name, feature in job.features.items() if feature.pooling is Pooling.none]
+    takes = isinstance(job.head, AttentionHead)
+    if sequences and not takes:
+        raise UserError(f"features.{sequences[0]}.pooling is none, but the head takes no sequences; use head=attention")
+    if takes and not sequences:
+        raise UserError("head=attention pools sequences, but no feature is one; set features.NAME.pooling=none, or use head=bag")
+    widths = {job.features[name].table: job.tables[job.features[name].table].dim for name in sequences}
+    if len(set(widths.values())) > 1:
+        told = ", ".join(f"tables.{name}.dim={dim}" for name, dim in widths.items())
+        raise UserError(f"tables of sequences must have one dim, but they have {told}")
 
 
 def _check_tokens(path: str, table: TextTable) -> None:

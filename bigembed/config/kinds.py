@@ -3,9 +3,13 @@
 from bigembed.config import schema
 
 DATA: dict[str, type[schema.DataConfig]] = {"generated": schema.GeneratedData, "files": schema.FilesData}
-TABLES: dict[str, type[schema.TableConfig]] = {"vocab": schema.VocabTable, "hashed": schema.HashedTable}
+TABLES: dict[str, type[schema.TableConfig]] = {
+    "vocab": schema.VocabTable,
+    "hashed": schema.HashedTable,
+    "ids": schema.IdsTable,
+}
 FEATURES: dict[str, type[schema.FeatureConfig]] = {"column": schema.FeatureConfig}
-HEADS: dict[str, type[schema.HeadConfig]] = {"bag": schema.BagHead}
+HEADS: dict[str, type[schema.HeadConfig]] = {"bag": schema.BagHead, "attention": schema.AttentionHead}
 
 
 def kind_of(options: object) -> str:

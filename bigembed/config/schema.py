@@ -41,6 +41,64 @@ class Pooling(Enum):
 
     mean = "mean"
     sum = "sum"
+    none = "none"
+
+
+class Kind(Enum):
+    """How a table is laid over the ranks."""
+
+    auto = "auto"
+    table_wise = "table_wise"
+    row_wise = "row_wise"
+    column_wise = "column_wise"
+    data_parallel = "data_parallel"
+    table_row_wise = "table_row_wise"
+    table_column_wise = "table_column_wise"
+    grid = "grid"
+
+
+class Kernel(Enum):
+    """Where a shard lies and how it is updated."""
+
+    auto = "auto"
+    dense = "dense"
+    fused = "fused"
+    fused_uvm = "fused_uvm"
+    fused_uvm_caching = "fused_uvm_caching"
+    key_value = "key_value"
+
+
+class DType(Enum):
+    """The numbers of a table."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+class Rounding(Enum):
+    """How an update of a table of fp16 or bf16 is rounded."""
+
+    stochastic = "stochastic"
+    nearest = "nearest"
+
+
+class Precision(Enum):
+    """The numbers that looked-up vectors, or their gradients, travel in between ranks."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
+class Pipeline(Enum):
+    """How the steps of several ranks overlap."""
+
+    auto = "auto"
+    none = "none"
+    sparse_dist = "sparse_dist"
+    prefetch = "prefetch"
 
 
 class Format(Enum):
@@ -153,6 +211,25 @@ class FilesData(DataConfig):
 
 
 @dataclass(slots=True)
+class TableShardingConfig:
+    """How one table is laid over the ranks; what is null is as ``sharding`` says for all tables."""
+
+    kind: Kind | None = option(None, "As sharding.kind, for this table; null: as all tables.")
+    kernel: Kernel | None = option(None, "As sharding.kernel, for this table; null: as all tables.")
+    min_partition: int | None = option(
+        None, "As sharding.min_partition, for this table; null: as all tables.", minimum=4, multiple=4
+    )
+    pooling_factor: float | None = option(
+        None,
+        "Ids that one sample brings on average, by which the planner tells the cost; null: 1 where nothing is known.",
+        above=0.0,
+    )
+    cache_load_factor: float | None = option(
+        None, "As sharding.cache_load_factor, for this table; null: as all tables.", above=0.0, maximum=1.0
+    )
+
+
+@dataclass(slots=True)
 class TableConfig:
     """What all kinds of tables have in common."""
 
@@ -160,6 +237,12 @@ class TableConfig:
     init_range: float | None = option(
         None, "Rows start uniform in [-init_range, init_range]; null: 1 / dim (fastText's).", above=0.0
     )
+    dtype: DType = option(DType.fp32, "Numbers of the table: fp32, fp16, or (on CUDA) bf16.")
+    rounding: Rounding = option(
+        Rounding.stochastic,
+        "How updates of fp16 and bf16 tables are rounded; CPUs know only nearest, which loses updates below half a unit.",
+    )
+    sharding: TableShardingConfig = option(TableShardingConfig, "How the table is laid over the ranks.")
 
 
 @dataclass(slots=True)
@@ -206,12 +289,19 @@ class HashedTable(TextTable):
 
 
 @dataclass(slots=True)
+class IdsTable(TableConfig):
+    """The data names the rows: a column of whole numbers, or of lists of them, which are row ids already."""
+
+    rows: int = option(1_000_000, "Rows of the table; the ids are 0 … rows - 1.", minimum=1, maximum=2**40)
+
+
+@dataclass(slots=True)
 class FeatureConfig:
     """A column of the data, looked up in a table."""
 
     table: str = option("text", "Table that the values are looked up in.")
     column: str = option("text", "Column of the data.")
-    pooling: Pooling = option(Pooling.mean, "How the rows of one sample become one vector.")
+    pooling: Pooling = option(Pooling.mean, "How the rows of one sample become one vector; none: they stay a sequence.")
 
 
 @dataclass(slots=True)
@@ -238,6 +328,13 @@ class BagHead(HeadConfig):
         minimum=0.0,
         below=1.0,
     )
+
+
+@dataclass(slots=True)
+class AttentionHead(BagHead):
+    """Sequences pooled by a learned attention (Yang et al. 2016), beside what is pooled already, then the bag's linear layers."""
+
+    attention: int = option(64, "Width of the layer that scores the tokens.", minimum=1, maximum=65_536)
 
 
 @dataclass(slots=True)
@@ -296,6 +393,63 @@ class TrainerConfig:
     keep: int = option(1, "How many of the latest checkpoints stay on disk, apart from the best.", minimum=1)
     test_with: Which = option(Which.best, "Checkpoint that the test part is judged with.")
     report_every: int = option(50, "Steps between two lines of metrics.jsonl.", minimum=1)
+    save_memory_mib: int = option(
+        512,
+        "Host memory (MiB, per rank) that a checkpoint may copy its part of the tables into, so that training goes on while it is "
+        "written; larger ones, and 0, are written while training waits.",
+        minimum=0,
+    )
+    pipeline: Pipeline = option(
+        Pipeline.auto,
+        "none, sparse_dist (the next batch's ids travel during the present step) or prefetch (cached tables are filled ahead, "
+        "on CUDA); auto: sparse_dist on several ranks, prefetch with cached tables, else none.",
+    )
+
+
+@dataclass(slots=True)
+class ShardingConfig:
+    """How the tables are laid over the ranks; a table's own ``sharding`` goes before."""
+
+    kind: Kind = option(
+        Kind.auto,
+        "auto (the planner chooses by memory and estimated time), table_wise, row_wise, column_wise, data_parallel, "
+        "table_row_wise, table_column_wise or grid.",
+    )
+    kernel: Kernel = option(
+        Kernel.auto,
+        "auto, fused (in the device's memory, updated in the backward pass), dense (as fused, updated by a dense optimizer), "
+        "fused_uvm (in the host's memory), fused_uvm_caching (there, with a cache on the GPU) or key_value (on SSD).",
+    )
+    min_partition: int | None = option(
+        None, "Columns that a shard has at least where columns are cut; null: TorchRec's 32.", minimum=4, multiple=4
+    )
+    cache_load_factor: float = option(
+        0.2, "Part of the rows that fused_uvm_caching keeps on the GPU.", above=0.0, maximum=1.0
+    )
+    forward: Precision = option(Precision.fp32, "Precision in which looked-up vectors travel between ranks.")
+    backward: Precision = option(Precision.fp32, "Precision in which their gradients travel between ranks.")
+    plan: str | None = option(None, "A plan that bigembed plan wrote, to be followed instead of planning anew.")
+
+
+@dataclass(slots=True)
+class PlanConfig:
+    """The cluster that is planned for; what is null is as the machine, or as the ranks that torchrun started."""
+
+    world_size: int | None = option(None, "Ranks, one a GPU; null: those that torchrun started.", minimum=1)
+    local_world_size: int | None = option(
+        None, "Ranks of one host; null: those that torchrun started, 8 for a cluster on paper.", minimum=1
+    )
+    device: Device = option(Device.auto, "What the ranks compute on; auto: as runtime.device.")
+    hbm_gib: float | None = option(None, "Memory of one GPU (GiB).", above=0.0)
+    ddr_gib: float | None = option(None, "Memory of one host (GiB), shared by its ranks.", above=0.0)
+    ssd_gib: float | None = option(None, "SSD of one host (GiB), for key_value tables.", above=0.0)
+    hbm_gb_s: float | None = option(None, "Bandwidth of a GPU's memory (GB/s).", above=0.0)
+    ddr_gb_s: float | None = option(None, "Bandwidth of a host's memory (GB/s).", above=0.0)
+    intra_gb_s: float | None = option(None, "Bandwidth between two ranks of a host (GB/s, one way).", above=0.0)
+    inter_gb_s: float | None = option(None, "Bandwidth between two ranks of different hosts (GB/s, one way).", above=0.0)
+    reserve: float = option(
+        0.15, "Part of every memory left free, for what is not a table.", minimum=0.0, below=1.0
+    )
 
 
 @dataclass(slots=True)
@@ -328,6 +482,8 @@ class Job:
     head: HeadConfig = option(HeadConfig, "What is predicted from the looked-up vectors.")
     optim: OptimConfig = option(OptimConfig, "How the parameters move.")
     trainer: TrainerConfig = option(TrainerConfig, "The loop.")
+    sharding: ShardingConfig = option(ShardingConfig, "How the tables are laid over the ranks.")
+    plan: PlanConfig = option(PlanConfig, "The cluster that is planned for.")
     runtime: RuntimeConfig = option(RuntimeConfig, "The machine.")
 
 

@@ -1,6 +1,6 @@
 """Where rows come from: every kind of data as Arrow tables, in memory or memory-mapped."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -34,7 +34,10 @@ class Parts:
 
 
 def open_data(
-    config: DataConfig, texts: Sequence[str], labels: Sequence[str] = (), say: Callable[[str], None] | None = None
+    config: DataConfig,
+    features: Columns | Sequence[str],
+    labels: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
 ) -> Parts:
     """Open all parts of the data.
 
@@ -42,30 +45,31 @@ def open_data(
     ----------
     config : DataConfig
         Where the rows come from.
-    texts, labels : sequence of str
-        The columns that the job needs: no other is read. Texts come as strings; labels come as the data has them, and
-        from CSV and JSON lines, which have no types, as int64.
+    features : mapping of str to DataType, or sequence of str
+        The columns of the features that the job needs, and what they hold, see ``Columns``; names alone are of texts.
+    labels : sequence of str
+        The columns of labels, which come as the data has them, and from CSV and JSON lines as int64. No other is read.
     say : callable, optional
         Told, in one line, what takes longer than a second; by default that is logged.
 
     Returns
     -------
     Parts
-        Tables of just these columns, ``texts`` first.
+        Tables of just these columns, ``features`` first.
 
     Raises
     ------
     UserError
         Whatever is wrong with the data.
     """
-    tables = _OPENERS[type(config)][0](config, _columns(texts, labels), say)
+    tables = _OPENERS[type(config)][0](config, _columns(features, labels), say)
     return Parts(tables["train"], tables.get("validation"), tables.get("test"))
 
 
 def open_part(
     config: DataConfig,
     part: str,
-    texts: Sequence[str],
+    features: Columns | Sequence[str],
     labels: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> pa.Table:
@@ -73,8 +77,9 @@ def open_part(
 
     Where ``data.path`` is one file, that file is the part, whichever is asked for.
     """
-    return _OPENERS[type(config)][1](config, part, _columns(texts, labels), say)
+    return _OPENERS[type(config)][1](config, part, _columns(features, labels), say)
 
 
-def _columns(texts: Sequence[str], labels: Sequence[str]) -> Columns:
-    return {**dict.fromkeys(texts, pa.string()), **dict.fromkeys(labels, pa.int64())}
+def _columns(features: Columns | Sequence[str], labels: Sequence[str]) -> Columns:
+    wishes = features if isinstance(features, Mapping) else dict.fromkeys(features, pa.string())
+    return {**wishes, **dict.fromkeys(labels, pa.int64())}

@@ -6,7 +6,8 @@ The cutting is done here and not by Arrow so that a text of any length fits, and
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ LONGEST = 512 << 20  # bytes that one row may take: more is a quote that is neve
 _BOM = b"\xef\xbb\xbf"
 
 Columns = Mapping[str, pa.DataType]
-"""The wished columns by name. ``pa.string()``: texts. Any other type: what CSV and JSON lines are read as, since these
-know no types; Parquet and saved `datasets` folders give the type that they have."""
+"""The wished columns by name. ``pa.string()``: texts. ``IDS``: whole numbers, or lists of them, of any type that the data
+has; CSV knows no lists, JSON lines are read as the first of them. Any other type: what CSV and JSON lines are read as, since
+these know no types; Parquet and saved `datasets` folders give the type that they have."""
+
+IDS = pa.list_(pa.int64())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +92,39 @@ def read_json_lines(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
         yield from _batches(table)
 
 
+def csv_types(path: Path, columns: Columns) -> Columns:
+    """Return the types that the columns of a CSV file are read as."""
+    return {name: pa.int64() if kind == IDS else kind for name, kind in columns.items()}
+
+
+def json_types(path: Path, columns: Columns) -> Columns:
+    """Return the types that the columns of JSON lines are read as; whether ids stand in lists the first ones tell.
+
+    Raises
+    ------
+    UserError
+        With the line, where one before those is no JSON object.
+    """
+    types = dict(csv_types(path, columns))
+    open_ones = {name for name, kind in columns.items() if kind == IDS}
+    with closing(_blocks(path, _json_rows)) as blocks:
+        block = next(blocks, None) if open_ones else None
+    lines = [] if block is None else block.data.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        record = _object(path, line, number) if line.strip() else {}
+        for name in [name for name in open_ones if record.get(name) is not None]:
+            types[name] = IDS if isinstance(record[name], list) else pa.int64()
+            open_ones.remove(name)
+        if not open_ones:
+            break
+    return types
+
+
 def _batches(table: pa.Table) -> list[pa.RecordBatch]:
     return table.combine_chunks().to_batches()
 
 
-def _blocks(path: Path, cut: Callable[[bytes, bool], tuple[int, int, int]]) -> Iterator[Block]:
+def _blocks(path: Path, cut: Callable[[bytes, bool], tuple[int, int, int]]) -> Generator[Block]:
     """Yield a file, decompressed, as blocks of whole rows; ``cut`` returns their bytes, their lines and the longest."""
     line, rest, size = 1, b"", BLOCK
     try:
@@ -262,6 +294,21 @@ def _whole(value: Any) -> int | None:
     return int(value)
 
 
+def _whole_list(value: Any) -> list[int | None] | None:
+    """Return a list of numbers as whole ones; ValueError if it is none."""
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise ValueError(value)
+    return [_whole(entry) for entry in value]
+
+
+_NUMBERS: dict[pa.DataType, tuple[Callable[[Any], Any], str]] = {
+    pa.int64(): (_whole, "a whole number"),
+    IDS: (_whole_list, "a list of whole numbers"),
+}
+
+
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else text[:40] + " …"
@@ -276,12 +323,12 @@ def _json_by_hand(path: Path, block: Block, columns: Columns, error: Exception) 
         record = _object(path, line, number)
         for name, kind in columns.items():
             value = record.get(name)
-            if kind == pa.int64():
+            if kind in _NUMBERS:
+                whole, what = _NUMBERS[kind]
                 try:
-                    value = _whole(value)
+                    value = whole(value)
                 except ValueError:
-                    where = f"{path}, line {number}"
-                    raise UserError(f"{where}: column {name!r} is {_short(value)}, not a whole number.") from None
+                    raise UserError(f"{path}, line {number}: column {name!r} is {_short(value)}, not {what}.") from None
             elif kind == pa.string() and value is not None:
                 _check_text(path, value, name, number)
             values[name].append(value)

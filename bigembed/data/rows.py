@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bigembed.config.schema import Format
-from bigembed.data.lines import Columns, read_csv, read_json_lines
+from bigembed.data.lines import IDS, Columns, csv_types, json_types, read_csv, read_json_lines
 from bigembed.errors import UserError
 
 BATCH_BYTES = 4 << 20  # decoded bytes aimed at in one batch: large enough to cost nothing, small beside the tables
@@ -59,7 +59,7 @@ def wished(path: Path | str, schema: pa.Schema, columns: Columns) -> pa.Schema:
     Raises
     ------
     UserError
-        A column is missing, or one of texts holds something else.
+        A column is missing, or one of texts or of ids holds something else.
     """
     fields = []
     for name, kind in columns.items():
@@ -72,10 +72,11 @@ def wished(path: Path | str, schema: pa.Schema, columns: Columns) -> pa.Schema:
             )
         stored = schema.field(found[0]).type
         plain = stored.value_type if pa.types.is_dictionary(stored) else stored
-        if kind == pa.string() and not _is_text(plain):
-            raise UserError(f"Column {name!r} of {path} holds {stored}, not texts.")
-        if kind == pa.string():  # others (views, bytes, all nulls) become strings, so that files of a part fit together
-            plain = plain if pa.types.is_large_string(plain) else pa.string()
+        if kind in _TYPES:
+            type_of, what = _TYPES[kind]
+            plain = type_of(plain)
+            if plain is None:
+                raise UserError(f"Column {name!r} of {path} holds {stored}, not {what}.")
         fields.append(pa.field(name, plain))
     return pa.schema(fields)
 
@@ -108,10 +109,34 @@ def _as_text(path: Path | str, first: int, array: pa.Array, field: pa.Field) -> 
         raise
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def _text_type(kind: pa.DataType) -> pa.DataType | None:
+    """Return the type in which texts (also bytes, and nulls) are read, so that files of a part fit together; None for all else."""
     types = pa.types
-    checks = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
-    return any(check(kind) for check in (*checks, types.is_binary_view, types.is_null))
+    checks = (types.is_string, types.is_string_view, types.is_binary, types.is_large_binary, types.is_binary_view)
+    if any(check(kind) for check in (*checks, types.is_null)):
+        return pa.string()
+    return kind if types.is_large_string(kind) else None
+
+
+def _ids_type(kind: pa.DataType) -> pa.DataType | None:
+    """Return the type in which integers, or lists of them, are read; None for all else."""
+    types = pa.types
+    if types.is_null(kind):
+        return pa.int64()
+    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+        return kind if types.is_integer(kind) else None
+    item = pa.int64() if types.is_null(kind.value_type) else kind.value_type  # nulls: all the lists are empty
+    if not types.is_integer(item):
+        return None
+    if types.is_fixed_size_list(kind):
+        return pa.list_(item, kind.list_size)
+    return pa.large_list(item) if types.is_large_list(kind) else pa.list_(item)
+
+
+_TYPES: dict[pa.DataType, tuple[Callable[[pa.DataType], pa.DataType | None], str]] = {
+    pa.string(): (_text_type, "texts"),
+    IDS: (_ids_type, "whole numbers or lists of them"),
+}
 
 
 def _read_parquet(path: Path, columns: Columns) -> Rows:
@@ -141,7 +166,10 @@ def _parquet_batches(path: Path, file: pq.ParquetFile, schema: pa.Schema, size: 
         file.close()
 
 
-def _read_lines(reader: Callable[..., Iterator[pa.RecordBatch]], path: Path, columns: Columns) -> Rows:
+def _read_lines(
+    reader: Callable[..., Iterator[pa.RecordBatch]], types: Callable[..., Columns], path: Path, columns: Columns
+) -> Rows:
+    columns = types(path, columns)
     compressed = path.suffix in (".gz", ".bz2", ".zst")
     return Rows(pa.schema(list(columns.items())), 0 if compressed else path.stat().st_size, reader(path, columns))
 
@@ -153,6 +181,6 @@ def _brief(error: BaseException) -> str:
 
 _READERS: dict[Format, Callable[[Path, Columns], Rows]] = {
     Format.parquet: _read_parquet,
-    Format.csv: lambda path, columns: _read_lines(read_csv, path, columns),
-    Format.jsonl: lambda path, columns: _read_lines(read_json_lines, path, columns),
+    Format.csv: lambda path, columns: _read_lines(read_csv, csv_types, path, columns),
+    Format.jsonl: lambda path, columns: _read_lines(read_json_lines, json_types, path, columns),
 }

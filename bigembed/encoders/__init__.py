@@ -1,4 +1,4 @@
-"""From texts to rows of a table, without torch: ``text`` cuts, ``encoder`` is the contract, then a file a kind."""
+"""From values to rows of a table, without torch: ``columns`` reaches them, ``encoder`` is the contract, then a file a kind."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,18 +7,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bigembed.config.schema import HashedTable, TableConfig, VocabTable
+from bigembed.config.schema import HashedTable, IdsTable, TableConfig, VocabTable
 from bigembed.encoders import store
+from bigembed.encoders.columns import Column
 from bigembed.encoders.encoder import Encoded, Encoder, encode_all
 from bigembed.encoders.hashed import HashedEncoder
+from bigembed.encoders.ids import IdsColumn, IdsEncoder
 from bigembed.encoders.text import TextColumn, tokenize
 from bigembed.encoders.vocab import VocabEncoder
 
 __all__ = [
     "KINDS",
+    "Column",
     "Encoded",
     "Encoder",
     "HashedEncoder",
+    "IdsColumn",
+    "IdsEncoder",
     "TextColumn",
     "VocabEncoder",
     "build",
@@ -28,19 +33,23 @@ __all__ = [
     "tokenize",
 ]
 
-KINDS: dict[type[TableConfig], type[Encoder]] = {VocabTable: VocabEncoder, HashedTable: HashedEncoder}
+KINDS: dict[type[TableConfig], type[Encoder]] = {
+    VocabTable: VocabEncoder,
+    HashedTable: HashedEncoder,
+    IdsTable: IdsEncoder,
+}
 """The encoder of each kind of table."""
 
 
 def build(
     name: str,
     config: TableConfig,
-    columns: Sequence[TextColumn],
+    columns: Sequence[Column],
     index: np.ndarray | None = None,
     threads: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Encoder:
-    """Make the encoder of a new table, learning from the texts what there is to learn.
+    """Make the encoder of a new table, learning from the columns what there is to learn.
 
     Parameters
     ----------
@@ -48,14 +57,14 @@ def build(
         Name of the table, for messages.
     config : TableConfig
         Its options.
-    columns : sequence of TextColumn
+    columns : sequence of Column
         All columns that are looked up in the table.
     index : ndarray, shape (rows,), int64, optional
         The rows of each column to learn from, the training part; by default all.
     threads : int
         Threads to use; the result does not depend on it.
     progress : callable, optional
-        Called with the number of texts done, after every few megabytes.
+        Called with the number of rows done, after every few megabytes.
 
     Returns
     -------

@@ -1,9 +1,4 @@
-"""What every encoder of texts can do: texts in Arrow's memory become row numbers of a table, in one compiled pass.
-
-The ids of a text are, for each of its tokens in turn, the row of the token and then the rows of the n-grams that end at
-it, the short ones first; a table of ``distinct`` ids keeps the first of equal ones in a text. An n-gram is hashed from
-its tokens in their order, whether these have rows of their own or not, and never reaches over the edge of a text.
-"""
+"""What every encoder can do: the values of a column become row numbers of a table."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -11,65 +6,44 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import numba
 import numpy as np
 import pyarrow as pa
 
-from bigembed.config.schema import TextTable
-from bigembed.encoders.text import Rules, Spans, TextColumn, Tokenizer, next_token
-from bigembed.errors import UserError
-from bigembed.hashing import combine, finish, mix, reduce
+from bigembed.config.schema import TableConfig
+from bigembed.encoders.columns import Column, Spans
 from bigembed.ragged import Ragged
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Texts as row numbers.
+    """Values of a column as row numbers.
 
     Attributes
     ----------
     ids : Ragged of int64 or int32
-        The rows of the table, text by text.
+        The rows of the table, sample by sample.
     tokens : ndarray, shape (rows,), int32
-        How many tokens each text has; n-grams do not count.
+        How many tokens (or given ids) each sample has; n-grams do not count.
     """
 
     ids: Ragged
     tokens: np.ndarray
 
 
-class Plan(NamedTuple):
-    """How hashes become rows; all but ``ngrams`` are uint64.
-
-    Attributes
-    ----------
-    salt : uint64
-        The salt of the words' hash, after ``mix``.
-    word_rows : uint64
-        Words are hashed into this many rows; 0: they are looked up.
-    gram_start, gram_rows : uint64
-        N-grams are hashed into ``gram_rows`` rows from ``gram_start`` on.
-    ngrams : int
-        The longest n-gram.
-    """
-
-    salt: np.uint64
-    word_rows: np.uint64
-    gram_start: np.uint64
-    gram_rows: np.uint64
-    ngrams: int
-
-
 class Encoder(ABC):
-    """Turns texts into rows of one table.
+    """Turns the values of columns into rows of one table.
 
     Attributes
     ----------
     kind : str
         Name of the kind of table.
-    config : TextTable
+    reads : DataType
+        What ``data.open_data`` is asked for in its columns.
+    copies : bool
+        Whether encoding is as cheap as reading ids that were kept.
+    config : TableConfig
         The table's options.
     rows : int
         Rows of the table.
@@ -80,15 +54,25 @@ class Encoder(ABC):
     """
 
     kind: ClassVar[str]
+    reads: ClassVar[pa.DataType] = pa.string()
+    copies: ClassVar[bool] = False
 
-    def __init__(self, config: TextTable, rows: int, slots: np.ndarray, plan: Plan) -> None:
+    def __init__(self, config: TableConfig, rows: int) -> None:
         self.config = config
-        self.tokenizer = Tokenizer(config.tokens, config.pattern, config.lower)
         self.rows = rows
         self.dtype = np.dtype(np.int32 if rows < 1 << 31 else np.int64)
         self.word_rows = (0, 0)
-        self._slots = slots
-        self._plan = plan
+
+    @classmethod
+    @abstractmethod
+    def open(cls, array: pa.Array | pa.ChunkedArray, name: str) -> Column:
+        """Return the column that a table of this kind reads; ``name`` is for messages.
+
+        Raises
+        ------
+        UserError
+            It is of another type, or holds nulls.
+        """
 
     @classmethod
     @abstractmethod
@@ -96,12 +80,12 @@ class Encoder(ABC):
         cls,
         name: str,
         config: Any,
-        columns: Sequence[TextColumn],
+        columns: Sequence[Any],
         index: np.ndarray | None,
         threads: int,
         progress: Callable[[int], None] | None,
     ) -> "Encoder":
-        """Make the encoder of a new table, learning from the texts what there is to learn; see ``encoders.build``."""
+        """Make the encoder of a new table, learning from the columns what there is to learn; see ``encoders.build``."""
 
     @classmethod
     @abstractmethod
@@ -111,7 +95,7 @@ class Encoder(ABC):
     @classmethod
     @abstractmethod
     def settings_of(cls, config: Any) -> dict[str, Any]:
-        """Return what decides the ids of a text, apart from the words: a saved encoder is checked by it."""
+        """Return what decides the ids, apart from the words: a saved encoder is checked by it."""
 
     def words(self) -> pa.StringArray | None:
         """Return the words of the rows ``word_rows``, or None where rows stand for no word."""
@@ -121,8 +105,27 @@ class Encoder(ABC):
         """Return how often each of ``words()`` was seen (int64), or None where there are none."""
         return None
 
-    def encode(self, column: TextColumn, index: np.ndarray, dtype: Any = np.int64) -> Encoded:
-        """Return the texts named by ``index`` (int64) as rows of the table, of ``dtype`` int64 or int32.
+    def check(self, column: Column, feature: str, table: str, part: str) -> None:  # noqa: B027 - most values have one
+        """Refuse values that have no row, in a sentence that names feature, table and part of the data.
+
+        Raises
+        ------
+        UserError
+            With the first such value and its row.
+        """
+
+    @abstractmethod
+    def from_texts(self, texts: Sequence[str], name: Callable[[int], str]) -> pa.Array:
+        """Return values that somebody typed, one a text, as an array for ``open``; ``name`` calls text ``i`` in messages.
+
+        Raises
+        ------
+        UserError
+            A text is no value of such a column.
+        """
+
+    def encode(self, column: Column, index: np.ndarray, dtype: Any = np.int64) -> Encoded:
+        """Return the values named by ``index`` (int64) as rows of the table, of ``dtype`` int64 or int32.
 
         Raises
         ------
@@ -131,58 +134,35 @@ class Encoder(ABC):
         """
         return self.encode_spans(column.spans(index), dtype)
 
+    @abstractmethod
     def encode_spans(self, spans: Spans, dtype: Any = np.int64) -> Encoded:
-        """Return texts in memory as rows of the table, of ``dtype`` int64 or int32."""
-        encoded = self._encode_all_ids(spans, dtype)
-        return Encoded(encoded.ids.distinct(), encoded.tokens) if self.config.distinct else encoded
+        """Return values in memory as rows of the table, of ``dtype`` int64 or int32."""
 
-    def _encode_all_ids(self, spans: Spans, dtype: Any) -> Encoded:
-        spans = self.tokenizer.prepare(spans)
-        ngrams = self._plan.ngrams
-        # Room for tokens of four bytes, which English has with its spaces; more is made when a text does not fit.
-        ids = np.empty((spans.size // 4 + 16) * ngrams, dtype)
-        offsets, tokens = np.zeros(len(spans) + 1, np.int64), np.empty(len(spans), np.int32)
-        rules, row, used = self.tokenizer.rules, 0, 0
-        while True:
-            row, used = _encode(
-                spans.begin, spans.end, rules, self._slots, self._plan, ids, offsets[1:], tokens, row, used
-            )
-            if row == len(spans):
-                return Encoded(Ragged(ids[:used], offsets), tokens)
-            ids = np.concatenate([ids[:used], np.empty(2 * len(ids) - used, dtype)])
-
+    @abstractmethod
     def row_of(self, token: str) -> int:
-        """Return the row of a word, or of an n-gram given with spaces between its words.
+        """Return the row of what somebody typed.
 
         Raises
         ------
         UserError
-            ``token`` has no row: it is empty, or is cut into more tokens than n-grams have.
+            ``token`` has no row.
         """
-        column = TextColumn(pa.array([token], pa.large_string()))
-        encoded = self._encode_all_ids(column.spans(np.zeros(1, np.int64)), np.int64)
-        count = int(encoded.tokens[0])
-        if not 1 <= count <= self._plan.ngrams:
-            raise UserError(
-                f"'{token}' is {count} tokens as this table cuts texts, and it has rows for 1 to {self._plan.ngrams}"
-            )
-        return int(encoded.ids.values[-1])
 
 
 def encode_all(
     encoder: Encoder,
-    column: TextColumn,
+    column: Column,
     index: np.ndarray | None = None,
     threads: int = 1,
     limit: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Encoded | None:
-    """Encode many texts on several threads.
+    """Encode many values on several threads.
 
     Parameters
     ----------
-    encoder, column : Encoder, TextColumn
-        What encodes, and the texts.
+    encoder, column : Encoder, Column
+        What encodes, and the values.
     index : ndarray, shape (rows,), int64, optional
         The rows to encode; by default all.
     threads : int
@@ -190,7 +170,7 @@ def encode_all(
     limit : int, optional
         Give up when the result takes more bytes than this.
     progress : callable, optional
-        Called with the number of texts done, after every few megabytes.
+        Called with the number of rows done, after every few megabytes.
 
     Returns
     -------
@@ -246,102 +226,3 @@ def _join(parts: deque[Encoded], rows: int, dtype: np.dtype) -> Encoded:
         tokens[row:stop] = part.tokens
         row = stop
     return Encoded(Ragged(values, offsets), tokens)
-
-
-def make_slots(hashes: np.ndarray) -> np.ndarray:
-    """Return the hash table that finds a word's row: word ``i``, of hash ``hashes[i]``, has row ``i + 1``.
-
-    Parameters
-    ----------
-    hashes : ndarray, shape (words,), uint64
-        Their hashes, none of them 0.
-
-    Returns
-    -------
-    ndarray, shape (slots, 2), uint64
-        Hash and row in each slot, hash 0 in empty ones; at most two thirds are taken.
-
-    Raises
-    ------
-    ValueError
-        Two words have the same hash.
-    """
-    slots = empty_slots(len(hashes))
-    again = _fill(slots, hashes)
-    if again >= 0:
-        raise ValueError(f"word {again} is there twice")
-    return slots
-
-
-def empty_slots(words: int) -> np.ndarray:
-    """Return a hash table with room for this many words: shape (slots, 2), uint64, all 0."""
-    return np.zeros((1 << max(4, (3 * words // 2).bit_length()), 2), np.uint64)
-
-
-@numba.njit(nogil=True, cache=True)
-def slot_of(slots: np.ndarray, hashed: np.uint64) -> np.uint64:
-    """Return the slot that holds a hash, or the empty one where it belongs."""
-    mask = np.uint64(len(slots) - 1)
-    at = hashed & mask
-    while slots[at, 0] != hashed and slots[at, 0] != 0:
-        at = (at + np.uint64(1)) & mask
-    return at
-
-
-@numba.njit(nogil=True, cache=True)
-def _fill(slots: np.ndarray, hashes: np.ndarray) -> int:
-    for i in range(len(hashes)):
-        at = slot_of(slots, hashes[i])
-        if slots[at, 0] != 0:
-            return i
-        slots[at, 0] = hashes[i]
-        slots[at, 1] = i + 1
-    return -1
-
-
-@numba.njit(nogil=True, cache=True)
-def _encode(
-    begin: np.ndarray,
-    end: np.ndarray,
-    rules: Rules,
-    slots: np.ndarray,
-    plan: Plan,
-    ids: np.ndarray,
-    ends: np.ndarray,
-    tokens: np.ndarray,
-    row: int,
-    used: int,
-) -> tuple[int, int]:
-    """Encode texts from ``row`` on until ``ids`` is full; return the text that did not fit and the ids before it."""
-    grams = np.empty(plan.ngrams, np.uint64)
-    while row < len(begin):
-        at, stop, count, first_id = begin[row], end[row], 0, used
-        while True:
-            if used + plan.ngrams > len(ids):
-                return row, first_id
-            first, at, state = next_token(at, stop, rules)
-            if first == stop:
-                break
-            hashed = finish(state, plan.salt)
-            if plan.word_rows == 0:
-                ids[used] = slots[slot_of(slots, hashed), 1]
-            else:
-                ids[used] = reduce(hashed, plan.word_rows)
-            # grams[k] is the n-gram of k + 1 tokens that ended at the token before.
-            longest = min(count, plan.ngrams - 1)
-            for k in range(longest, 0, -1):
-                grams[k] = combine(grams[k - 1], hashed)
-                ids[used + k] = plan.gram_start + reduce(grams[k], plan.gram_rows)
-            grams[0] = hashed
-            used += 1 + longest
-            count += 1
-        ends[row] = used
-        tokens[row] = count
-        row += 1
-    return row, used
-
-
-def make_plan(salt: int, word_rows: int, gram_start: int, gram_rows: int, ngrams: int) -> Plan:
-    """Return the plan of these numbers, in the types that the kernel takes."""
-    stirred = np.uint64(mix(np.uint64(salt)))
-    return Plan(stirred, np.uint64(word_rows), np.uint64(gram_start), np.uint64(gram_rows), ngrams)

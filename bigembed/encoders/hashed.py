@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 
 from bigembed.config.schema import HashedTable
-from bigembed.encoders.encoder import Encoder, make_plan
 from bigembed.encoders.text import TextColumn, Tokenizer
+from bigembed.encoders.tokens import TextEncoder, make_plan
 
 
-class HashedEncoder(Encoder):
+class HashedEncoder(TextEncoder):
     """Hashes words and n-grams, with the table's salt, into the same rows; there is nothing to learn.
 
     Parameters

@@ -1,8 +1,7 @@
-"""Texts as they lie in Arrow's memory, and the one compiled state machine that cuts them into tokens.
+"""Columns of texts, and the one compiled state machine that cuts them into tokens.
 
-A row is reached as a span, the addresses of its first byte and of the byte after its last, so that nothing is copied
-and a memory-mapped column of thousands of chunks can be read in any order. A token is the 64-bit hash of its normalised
-bytes and the span it came from; its bytes are written out (``spell``) only where somebody reads them.
+A token is the 64-bit hash of its normalised bytes and the span it came from; its bytes are written out (``spell``) only
+where somebody reads them.
 
 How ``words`` cuts, by the class of each code point (``make_unicode_table`` assigns them):
 
@@ -18,7 +17,6 @@ A byte that is not UTF-8 counts as the symbol U+FFFD.
 import ctypes
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -27,10 +25,9 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import pyarrow as pa
-from llvmlite import ir
-from numba.extending import intrinsic
 
 from bigembed.config.schema import Tokens
+from bigembed.encoders.columns import BYTES, Column, Layout, Spans, address, uint8_at
 from bigembed.errors import UserError
 from bigembed.hashing import BASIS, feed, hash_bytes
 
@@ -44,52 +41,15 @@ DOTTED_I = INVALID + 0x130  # what U+0130 becomes, in place of the two code poin
 
 _NONE = 0  # no token is open (SEPARATOR's number, which no token can have)
 _STOP = 1  # in the fast table: an ASCII separator; greater: the byte that a word character becomes; 0: look closer
-_BLOCK_ROWS = 1 << 16
-_BLOCK_BYTES = 1 << 21
 
 
-@dataclass(frozen=True, slots=True)
-class Spans:
-    """Texts by their addresses.
-
-    Attributes
-    ----------
-    begin, end : ndarray, shape (rows,), int64
-        Address of each text's first byte, and of the byte after its last.
-    owner : object
-        Keeps the memory alive.
-    """
-
-    begin: np.ndarray
-    end: np.ndarray
-    owner: Any
-
-    def __len__(self) -> int:
-        """Return the number of texts."""
-        return len(self.begin)
-
-    def __getitem__(self, rows: slice) -> "Spans":
-        """Return some of the texts."""
-        return Spans(self.begin[rows], self.end[rows], self.owner)
-
-    @property
-    def size(self) -> int:
-        """The bytes of all texts together."""
-        return int((self.end - self.begin).sum())
-
-    def texts(self) -> Iterator[str]:
-        """Yield each text as a Python string; a byte that is not UTF-8 becomes U+FFFD."""
-        for begin, end in zip(self.begin.tolist(), self.end.tolist(), strict=True):
-            yield ctypes.string_at(begin, end - begin).decode(errors="replace")
-
-
-class TextColumn:
-    """A column of texts in Arrow's memory, whose rows can be reached in any order without a copy.
+class TextColumn(Column):
+    """A column of texts; see ``Column``.
 
     Parameters
     ----------
     array : Array or ChunkedArray
-        Of string, binary, their large and view forms, or a dictionary of these; sliced or memory-mapped as may be.
+        Of string, binary, their large and view forms, or a dictionary of these.
     name : str
         What messages call the column.
 
@@ -99,72 +59,46 @@ class TextColumn:
         The column is of another type, or rows have no text.
     """
 
+    what = "texts"
+    dtype = BYTES
+
     def __init__(self, array: pa.Array | pa.ChunkedArray, name: str = "text") -> None:
-        self.name = name
-        self._array = array  # keeps the buffers alive
-        self._length = len(array)
-        chunks = [chunk for chunk in (array.chunks if isinstance(array, pa.ChunkedArray) else [array]) if len(chunk)]
-        self._check(array, chunks)
-        self._starts = np.cumsum([0] + [len(chunk) for chunk in chunks], dtype=np.int64)
-        buffers: list[int] = []
-        self._chunks = np.array([_layout(chunk, buffers) for chunk in chunks], np.int64).reshape(-1, _FIELDS)
-        self._buffers = np.array(buffers, np.int64)
+        super().__init__(array, name)
 
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self._length
+    def contents(self) -> Iterator[tuple[np.ndarray, list[Any]]]:
+        """Yield the lengths (int64, bytes) and the contents of all texts in order, some texts at a time."""
+        for spans in self.blocks():
+            cuts = np.flatnonzero(spans.begin[1:] != spans.end[:-1]) + 1  # texts mostly lie side by side
+            runs = [spans[a:b] for a, b in pairwise([0, *cuts.tolist(), len(spans)])]
+            yield spans.end - spans.begin, [_memory(int(run.begin[0]), int(run.end[-1])) for run in runs]
 
-    def spans(self, index: np.ndarray) -> Spans:
-        """Return the rows named by ``index`` (int64), in that order.
-
-        Raises
-        ------
-        IndexError
-            An entry of ``index`` is not a row of the column.
-        """
-        index = np.ascontiguousarray(index, np.int64)
-        begin, end = np.empty(len(index), np.int64), np.empty(len(index), np.int64)
-        if not _locate(self._starts, self._chunks, self._buffers, index, begin, end):
-            raise IndexError(f"rows {index.min()} to {index.max()} of column {self.name!r}, which has {len(self)}")
-        return Spans(begin, end, self._array)
-
-    def blocks(self, index: np.ndarray | None = None) -> Iterator[Spans]:
-        """Yield the rows named by ``index`` (int64; by default all) in order, a few megabytes of text at a time."""
-        rows = len(self) if index is None else len(index)
-        for start in range(0, rows, _BLOCK_ROWS):
-            stop = min(start + _BLOCK_ROWS, rows)
-            spans = self.spans(np.arange(start, stop) if index is None else index[start:stop])
-            block = np.cumsum(spans.end - spans.begin) // _BLOCK_BYTES
-            cuts = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(spans)]
-            for a, b in pairwise(cuts):
-                yield spans[a:b]
-
-    def _check(self, array: pa.Array | pa.ChunkedArray, chunks: list[pa.Array]) -> None:
-        kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    def _check(self) -> None:
+        kind = self._array.type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if kind not in _TEXT_TYPES and not pa.types.is_null(kind):
-            raise UserError(f"column '{self.name}' holds {array.type}, not texts: name a column of strings")
-        nulls = [_null_rows(chunk) for chunk in chunks]
-        missing = sum(len(rows) for rows in nulls)
-        if missing:
-            before = 0
-            for chunk, rows in zip(chunks, nulls, strict=True):
-                if len(rows):
-                    break
-                before += len(chunk)
-            raise UserError(
-                f"column '{self.name}' has no text (null) in {missing} of {len(array)} rows, the first is row "
-                f"{before + int(rows[0])}: drop these rows or fill them, for example with empty texts"
-            )
+            raise UserError(f"column '{self.name}' holds {self._array.type}, not texts: name a column of strings")
+        nulls = [_null_rows(chunk) for chunk in self._parts]
+        self._refuse(nulls, "no text", "fill them, for example with empty texts")
+
+    def _layout(self, chunk: pa.Array, buffers: list[int]) -> Layout:
+        code_width = codes = 0
+        if pa.types.is_dictionary(chunk.type):
+            code_width = chunk.type.index_type.bit_width // 8
+            codes = address(chunk.indices.buffers()[1]) + code_width * chunk.indices.offset
+            chunk = chunk.dictionary
+        parts = chunk.buffers()
+        if chunk.type in (pa.string_view(), pa.binary_view()):
+            first = len(buffers)
+            buffers.extend(address(part) for part in parts[2:])
+            return Layout(0, address(parts[1]) + 16 * chunk.offset, first, 1, code_width, codes)
+        width = 8 if chunk.type in (pa.large_string(), pa.large_binary()) else 4
+        return Layout(width, address(parts[1]) + width * chunk.offset, address(parts[2]), 1, code_width, codes)
 
 
 _TEXT_TYPES = (
     *(pa.string(), pa.large_string(), pa.string_view()),
     *(pa.binary(), pa.large_binary(), pa.binary_view()),
 )
-
-# A chunk as the kernel knows it: width of its offsets in bytes (0: views), address of the offsets or views, address of
-# the values (views: number of its first buffer); then width and address of a dictionary's codes (width 0: it is none).
-_OFFSET_WIDTH, _OFFSETS, _VALUES, _CODE_WIDTH, _CODES, _FIELDS = range(6)
 
 
 def _null_rows(chunk: pa.Array) -> np.ndarray:
@@ -175,23 +109,9 @@ def _null_rows(chunk: pa.Array) -> np.ndarray:
     return null
 
 
-def _layout(chunk: pa.Array, buffers: list[int]) -> list[int]:
-    code_width = codes = 0
-    if pa.types.is_dictionary(chunk.type):
-        code_width = chunk.type.index_type.bit_width // 8
-        codes = _address(chunk.indices.buffers()[1]) + code_width * chunk.indices.offset
-        chunk = chunk.dictionary
-    parts = chunk.buffers()
-    if chunk.type in (pa.string_view(), pa.binary_view()):
-        first = len(buffers)
-        buffers.extend(_address(part) for part in parts[2:])
-        return [0, _address(parts[1]) + 16 * chunk.offset, first, code_width, codes]
-    width = 8 if chunk.type in (pa.large_string(), pa.large_binary()) else 4
-    return [width, _address(parts[1]) + width * chunk.offset, _address(parts[2]), code_width, codes]
-
-
-def _address(buffer: pa.Buffer | None) -> int:
-    return 0 if buffer is None else buffer.address
+def _memory(begin: int, end: int) -> Any:
+    """Return the bytes between two addresses as a buffer, without a copy."""
+    return (ctypes.c_char * (end - begin)).from_address(begin)
 
 
 class Rules(NamedTuple):
@@ -339,68 +259,10 @@ def hash_words(words: pa.StringArray) -> np.ndarray:
     return hash_bytes(values, bounds[words.offset : words.offset + len(words) + 1])
 
 
-def _loader(bits: int, signed: bool) -> Any:
-    """Return a compiled function that reads an integer of so many bits at an address: int64 to int64."""
-
-    def load(typing: Any, address: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            place = builder.inttoptr(arguments[0], ir.PointerType(ir.IntType(bits)))
-            value = builder.load(place, typ=ir.IntType(bits), align=1)
-            return (builder.sext if signed else builder.zext)(value, ir.IntType(64))
-
-        return numba.int64(numba.int64), emit
-
-    return intrinsic(load)
-
-
-_uint8_at, _uint16_at, _uint32_at = _loader(8, False), _loader(16, False), _loader(32, False)
-_int32_at, _int64_at = _loader(32, True), _loader(64, True)
-
-
-@numba.njit(nogil=True, cache=True)
-def _locate(
-    starts: np.ndarray, chunks: np.ndarray, buffers: np.ndarray, index: np.ndarray, begin: np.ndarray, end: np.ndarray
-) -> bool:
-    """Write the spans of the rows; False if an index is no row."""
-    chunk = 0
-    for i in range(len(index)):
-        row = index[i]
-        if row < 0 or row >= starts[-1]:
-            return False
-        if not starts[chunk] <= row < starts[chunk + 1]:
-            chunk = np.searchsorted(starts, row, "right") - 1
-        row -= starts[chunk]
-        width, codes = chunks[chunk, _CODE_WIDTH], chunks[chunk, _CODES]
-        if width == 1:
-            row = _uint8_at(codes + row)
-        elif width == 2:
-            row = _uint16_at(codes + 2 * row)
-        elif width == 4:
-            row = _uint32_at(codes + 4 * row)
-        elif width == 8:
-            row = _int64_at(codes + 8 * row)
-        width, offsets, values = chunks[chunk, _OFFSET_WIDTH], chunks[chunk, _OFFSETS], chunks[chunk, _VALUES]
-        if width == 4:
-            begin[i] = values + _int32_at(offsets + 4 * row)
-            end[i] = values + _int32_at(offsets + 4 * row + 4)
-        elif width == 8:
-            begin[i] = values + _int64_at(offsets + 8 * row)
-            end[i] = values + _int64_at(offsets + 8 * row + 8)
-        else:
-            # A view: its length, then up to 12 bytes in place, or the first four, a buffer's number and a place in it.
-            view = offsets + 16 * row
-            size = _int32_at(view)
-            begin[i] = view + 4
-            if size > 12:
-                begin[i] = buffers[values + _int32_at(view + 8)] + _int32_at(view + 12)
-            end[i] = begin[i] + size
-    return True
-
-
 @numba.njit(nogil=True, cache=True)
 def _decode(at: int, end: int) -> tuple[int, int]:
     """Return the code point at an address before ``end``, INVALID + byte where there is none, and its bytes."""
-    first = _uint8_at(at)
+    first = uint8_at(at)
     if first < 0x80:
         return first, 1
     size, code, least = 1, 0, 0
@@ -413,7 +275,7 @@ def _decode(at: int, end: int) -> tuple[int, int]:
     if size == 1 or at + size > end:
         return INVALID + first, 1
     for i in range(1, size):
-        byte = _uint8_at(at + i)
+        byte = uint8_at(at + i)
         if byte & 0xC0 != 0x80:
             return INVALID + first, 1
         code = code << 6 | byte & 0x3F
@@ -462,12 +324,12 @@ def next_token(at: int, end: int, rules: Rules) -> tuple[int, int, np.uint64]:
     It begins at ``end`` if there is none.
     """
     fast = rules.fast
-    while at < end and fast[_uint8_at(at)] == _STOP:
+    while at < end and fast[uint8_at(at)] == _STOP:
         at += 1
     begin, state, kind = at, BASIS, _NONE
     while at < end:
         if kind <= WORD:
-            byte = fast[_uint8_at(at)]
+            byte = fast[uint8_at(at)]
             if byte > _STOP:
                 if kind == _NONE:
                     begin, kind = at, WORD
@@ -476,7 +338,7 @@ def next_token(at: int, end: int, rules: Rules) -> tuple[int, int, np.uint64]:
                     at += 1
                     if at == end:
                         return begin, at, state
-                    byte = fast[_uint8_at(at)]
+                    byte = fast[uint8_at(at)]
             if byte == _STOP and kind == WORD:
                 return begin, at, state
         which, code, size = _read(at, end, rules)

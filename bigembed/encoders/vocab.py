@@ -10,13 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bigembed.config.schema import VocabTable
-from bigembed.encoders.encoder import Encoder, empty_slots, in_order, make_plan, make_slots, slot_of
-from bigembed.encoders.text import Rules, Spans, TextColumn, Tokenizer, hash_words, next_token, spell
+from bigembed.encoders.columns import Spans
+from bigembed.encoders.encoder import in_order
+from bigembed.encoders.text import Rules, TextColumn, Tokenizer, hash_words, next_token, spell
+from bigembed.encoders.tokens import TextEncoder, empty_slots, make_plan, make_slots, slot_of
 from bigembed.errors import UserError
 from bigembed.hashing import finish
 
 
-class VocabEncoder(Encoder):
+class VocabEncoder(TextEncoder):
     """Looks words up: row 0 for unknown ones, then the words, the most frequent first, then the buckets of n-grams.
 
     Parameters

@@ -4,12 +4,13 @@ from typing import Any
 
 from torch import nn
 
-from bigembed.config.schema import BagHead, HeadConfig
+from bigembed.config.schema import AttentionHead, BagHead, HeadConfig
+from bigembed.heads.attention import Attention
 from bigembed.heads.bag import Bag
 
-HEADS: dict[type[HeadConfig], Any] = {BagHead: Bag}
+HEADS: dict[type[HeadConfig], Any] = {BagHead: Bag, AttentionHead: Attention}
 
 
-def build(config: HeadConfig, width: int) -> nn.Module:
-    """Return the head of ``config`` over pooled vectors of ``width`` entries a sample."""
-    return HEADS[type(config)](config, width)
+def build(config: HeadConfig, width: int, sequences: dict[str, int]) -> nn.Module:
+    """Return the head of ``config`` over pooled vectors of ``width`` entries and sequences of vectors, by feature their width."""
+    return HEADS[type(config)](config, width, sequences)

@@ -1,10 +1,13 @@
 """fastText's classifier (Joulin et al. 2016): pooled vectors, linear layers, one score a class."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from bigembed.config.schema import BagHead
+from bigembed.heads.dropout import Dropout
 
 
 class Bag(nn.Module):
@@ -13,20 +16,18 @@ class Bag(nn.Module):
     Two classes need one score: the logit of class 1. More have one each, for a softmax.
     """
 
-    def __init__(self, config: BagHead, width: int) -> None:
+    def __init__(self, config: BagHead, width: int, sequences: dict[str, int]) -> None:
         super().__init__()
         self.binary = config.classes == 2
-        layers: list[nn.Module] = [nn.Dropout(config.dropout)] if config.dropout else []
-        for hidden in config.hidden:
-            layers += [nn.Linear(width, hidden), nn.ReLU()]
-            layers += [nn.Dropout(config.dropout)] if config.dropout else []
-            width = hidden
-        layers.append(nn.Linear(width, 1 if self.binary else config.classes))
-        self.layers = nn.Sequential(*layers)
+        widths = [width, *config.hidden, 1 if self.binary else config.classes]
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:], strict=True))
+        self.dropout = nn.ModuleList(Dropout(config.dropout, layer) for layer in range(len(self.layers)))
 
-    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+    def forward(self, pooled: torch.Tensor, sequences: Any, seeds: torch.Tensor) -> torch.Tensor:
         """Return the scores, shape (samples, 1 or classes), of ``pooled``, shape (samples, width)."""
-        return self.layers(pooled)
+        for number, (dropout, layer) in enumerate(zip(self.dropout, self.layers, strict=True)):
+            pooled = layer(dropout(functional.relu(pooled) if number else pooled, seeds))
+        return pooled
 
     def losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return each sample's cross entropy in nats, shape (samples,), for ``labels`` (int64)."""

@@ -1,38 +1,81 @@
-"""Which rank holds which rows, and the model spread out accordingly."""
+"""The model spread out over the ranks as a plan says."""
+
+from typing import Any
 
 import torch
 from torch import nn
+from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.sharding_plan import construct_module_sharding_plan, row_wise, table_wise
-from torchrec.distributed.types import ShardingPlan
+from torchrec.distributed.types import CacheParams, ShardingPlan
 
+from bigembed.config.placement import cache_load_factor_of
+from bigembed.config.schema import Job, Kernel, Precision, Rounding
 from bigembed.runtime import Runtime
+from bigembed.sharding.plan import Plan, to_torchrec
 
-TABLES = "tables"  # the attribute under which every model holds its EmbeddingBagCollection
+MODULES = ("tables", "sequences")  # the attributes under which every model holds its EmbeddingBagCollection and EmbeddingCollection
+COMMUNICATION = {
+    Precision.fp32: CommType.FP32,
+    Precision.fp16: CommType.FP16,
+    Precision.bf16: CommType.BF16,
+    Precision.int8: CommType.INT8,
+}
 
 
-def distribute(model: nn.Module, runtime: Runtime, clip_value: float | None) -> DistributedModelParallel:
-    """Return ``model`` with its tables sharded: whole on a single rank, by rows over several.
+def distribute(model: nn.Module, plan: Plan, job: Job, runtime: Runtime) -> DistributedModelParallel:
+    """Return ``model`` with its tables sharded as ``plan`` says; their rows are left unset.
 
-    The tables must be on the meta device and have their optimizer attached; their rows are left unset.
-    FBGEMM clamps the gradients of the pooled vectors to ``clip_value``.
+    The tables must be on the meta device and the fused ones have their optimizer attached.
     """
-    tables = getattr(model, TABLES)
-    kernel = "fused"
-    per_table = {
-        config.name: table_wise(rank=0, compute_kernel=kernel)
-        if runtime.world == 1
-        else row_wise(compute_kernel=kernel)
-        for config in tables.embedding_bag_configs()
-    }
-    plan = construct_module_sharding_plan(
-        tables, per_table, local_size=runtime.world, world_size=runtime.world, device_type=runtime.device.type
-    )
-    fused = {} if clip_value is None else {"gradient_clipping": True, "max_gradient": clip_value}
+    modules = {}
+    for module in filter(lambda name: getattr(model, name) is not None, MODULES):
+        tables = {name: plan.tables[name] for name in table_names(getattr(model, module))}
+        extras = {name: _extras(job, name, plan.tables[name].kernel) for name in tables}
+        modules[module] = to_torchrec(tables, plan.device, plan.local_world_size, extras)
+    fused: dict[str, Any] = {}
+    if job.optim.clip_value is not None:  # the gradient that an id's row gets, before the optimizer
+        fused = {"gradient_clipping": True, "max_gradient": job.optim.clip_value}
+    codecs = _codecs(job) if runtime.world > 1 else None
     return DistributedModelParallel(
         model,
         device=torch.device(runtime.device),
-        plan=ShardingPlan(plan={TABLES: plan}),
-        sharders=[EmbeddingBagCollectionSharder(fused_params=fused)],
+        plan=ShardingPlan(plan=modules),
+        sharders=[
+            EmbeddingBagCollectionSharder(fused_params=fused, qcomm_codecs_registry=codecs),
+            EmbeddingCollectionSharder(fused_params=fused, qcomm_codecs_registry=codecs),
+        ],
+    )
+
+
+def has_caches(model: DistributedModelParallel) -> bool:
+    """Whether a table of the sharded ``model`` has a cache on the GPU."""
+    shardings = [sharding for module in model.plan.plan.values() for sharding in module.values()]
+    return any(sharding.compute_kernel == Kernel.fused_uvm_caching.value for sharding in shardings)
+
+
+def table_names(module: nn.Module) -> list[str]:
+    """Return the names of the tables of an EmbeddingBagCollection or EmbeddingCollection."""
+    configs = getattr(module, "embedding_bag_configs", None) or module.embedding_configs
+    return [config.name for config in configs()]  # type: ignore[operator]
+
+
+def _extras(job: Job, name: str, kernel: Kernel) -> dict[str, Any]:
+    if kernel is Kernel.dense:
+        return {}
+    extras: dict[str, Any] = {"stochastic_rounding": job.tables[name].rounding is Rounding.stochastic}
+    if kernel is Kernel.fused_uvm_caching:
+        extras["cache_params"] = CacheParams(load_factor=cache_load_factor_of(job, name))
+    return extras
+
+
+def _codecs(job: Job) -> dict[str, Any] | None:
+    if job.sharding.forward is Precision.fp32 and job.sharding.backward is Precision.fp32:
+        return None
+    return get_qcomm_codecs_registry(
+        QCommsConfig(
+            forward_precision=COMMUNICATION[job.sharding.forward],
+            backward_precision=COMMUNICATION[job.sharding.backward],
+        )
     )

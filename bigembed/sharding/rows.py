@@ -1,13 +1,15 @@
 """The rows that this rank holds, of every table and of its optimizer's state, with their place in the whole table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBatchedEmbeddingBagsCodegen
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
-from bigembed.sharding.place import TABLES
+from bigembed.optim import DENSE_STATES, OF_TABLES, Optimizers
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +24,14 @@ class Shard:
         Where the part begins in the whole, per dimension.
     shape : tuple of int
         The shape of the whole.
+    owner : bool
+        Whether this rank speaks for the part; of one that every rank holds, one does.
     """
 
     local: torch.Tensor
     start: tuple[int, ...]
     shape: tuple[int, ...]
+    owner: bool = True
 
     @property
     def window(self) -> tuple[slice, ...]:
@@ -46,25 +51,55 @@ class Shard:
 
 
 def weights(model: DistributedModelParallel) -> dict[str, list[Shard]]:
-    """Return this rank's shards of every table's weight, by table name."""
+    """Return this rank's shards of every table's weight, by table name; the same names on all ranks."""
     found = {}
     for key, value in model.state_dict().items():
-        if key.startswith(f"{TABLES}.embedding_bags."):
-            found[key.removesuffix(".weight").rpartition(".")[2]] = _shards(value)
+        if key.startswith(OF_TABLES):
+            found[_table_of(key)] = _shards(value)
     return found
 
 
-def states(model: DistributedModelParallel) -> dict[str, dict[str, list[Shard]]]:
-    """Return this rank's shards of every fused optimizer state, by table name and state name ("momentum1")."""
+def states(model: DistributedModelParallel, optimizers: Optimizers) -> dict[str, dict[str, list[Shard]]]:
+    """Return this rank's shards of every optimizer state of the tables, by table and name ("momentum1"), whatever the kernel."""
     found: dict[str, dict[str, list[Shard]]] = {}
     for key, state in model.fused_optimizer.state_dict()["state"].items():
-        table = key.removesuffix(".weight").rpartition(".")[2]
-        found[table] = {name.rpartition(".")[2]: _shards(value) for name, value in state.items()}
+        found[_table_of(key)] = {name.rpartition(".")[2]: _shards(value) for name, value in state.items()}
+    unfused = {_table_of(name) for name, _ in optimizers.unfused}
+    for table, shards in weights(model).items():
+        if table in unfused:
+            found[table] = _unfused_states(table, shards, optimizers)
     return found
+
+
+def _unfused_states(table: str, shards: list[Shard], optimizers: Optimizers) -> dict[str, list[Shard]]:
+    """Return the states that a dense optimizer keeps of a table's parameters, as shards of the fused ones' names and shapes."""
+    parameters = [parameter for name, parameter in optimizers.unfused if _table_of(name) == table]
+    found: dict[str, list[Shard]] = {name: [] for name in optimizers.unfused_states()}
+    assert optimizers.tables is not None
+    for shard in shards:
+        (parameter,) = [each for each in parameters if each.data_ptr() == shard.local.data_ptr()]
+        for name, entry in found.items():
+            state = optimizers.tables.state[parameter][DENSE_STATES[name]]
+            by_row = state.shape != shard.local.shape  # one number a row
+            local = state.view(-1) if by_row else state
+            dimensions = 1 if by_row else 2
+            entry.append(replace(shard, local=local, start=shard.start[:dimensions], shape=shard.shape[:dimensions]))
+    return found
+
+
+def _table_of(key: str) -> str:
+    return key.removesuffix(".weight").rpartition(".")[2]
 
 
 def _shards(value: torch.Tensor | ShardedTensor) -> list[Shard]:
-    if not isinstance(value, ShardedTensor):
-        return [Shard(value, (0,) * value.dim(), tuple(value.shape))]
+    if not isinstance(value, ShardedTensor):  # every rank holds it
+        return [Shard(value, (0,) * value.dim(), tuple(value.shape), torch.distributed.get_rank() == 0)]
     shape = tuple(value.metadata().size)
     return [Shard(part.tensor, tuple(part.metadata.shard_offsets), shape) for part in value.local_shards()]
+
+
+def forget_caches(model: DistributedModelParallel) -> None:
+    """Empty the caches that a GPU keeps of rows in the host's memory: after those were overwritten they are old."""
+    for module in model.modules():
+        if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen):
+            module.reset_cache_states()

@@ -1,0 +1,164 @@
+"""Which sharding kinds and kernels a table may have: what TorchRec does wrong or ignores is refused here, with the reason. No torch."""
+
+from bigembed.config.schema import (
+    DType,
+    Job,
+    Kernel,
+    Kind,
+    Pooling,
+    Precision,
+    Rounding,
+    TableConfig,
+    TableOptimizer,
+)
+from bigembed.errors import UserError
+
+CUTS_ROWS = (Kind.row_wise, Kind.table_row_wise, Kind.grid)
+CUTS_COLUMNS = (Kind.column_wise, Kind.table_column_wise, Kind.grid)
+IN_HOST_MEMORY = (Kernel.fused_uvm, Kernel.fused_uvm_caching)
+INT8_BLOCK = 32  # FBGEMM's codec gives each block a scale
+OF_BAGS_ONLY = (Kind.table_row_wise, Kind.table_column_wise, Kind.grid)
+
+
+def kind_of(job: Job, name: str) -> Kind:
+    """Return the kind that is asked for a table."""
+    own = job.tables[name].sharding.kind
+    return job.sharding.kind if own is None else own
+
+
+def kernel_of(job: Job, name: str) -> Kernel:
+    """Return the kernel that is asked for a table."""
+    own = job.tables[name].sharding.kernel
+    return job.sharding.kernel if own is None else own
+
+
+def min_partition_of(job: Job, name: str) -> int | None:
+    """Return the least width of a column shard of a table; None where TorchRec's holds."""
+    own = job.tables[name].sharding.min_partition
+    return job.sharding.min_partition if own is None else own
+
+
+def cache_load_factor_of(job: Job, name: str) -> float:
+    """Return which part of a table's rows its cache on the GPU holds."""
+    own = job.tables[name].sharding.cache_load_factor
+    return job.sharding.cache_load_factor if own is None else own
+
+
+def is_sequence(job: Job, name: str) -> bool:
+    """Whether a table's rows are looked up one by one, not pooled."""
+    return any(feature.pooling is Pooling.none for feature in job.features.values() if feature.table == name)
+
+
+def kinds_of(job: Job, name: str, device: str) -> list[Kind]:
+    """Return the kinds that a table may have on a device ("cpu" or "cuda"): the one that was asked for, or all that are right."""
+    asked = kind_of(job, name)
+    left_out = {Kind.auto} if kernel_of(job, name) is Kernel.dense else {Kind.auto, Kind.data_parallel}
+    candidates = [kind for kind in Kind if kind not in left_out] if asked is Kind.auto else [asked]
+    return [kind for kind in candidates if wrong_kind(job, name, kind, device) is None]
+
+
+def kernels_of(job: Job, name: str, device: str) -> list[Kernel]:
+    """Return the kernels that a table may have on a device: the one that was asked for, or all that are right."""
+    asked = kernel_of(job, name)
+    if asked is not Kernel.auto:
+        return [asked]
+    if kind_of(job, name) is Kind.data_parallel:
+        return [Kernel.dense]
+    return [Kernel.fused, *(IN_HOST_MEMORY if device == "cuda" else ())]
+
+
+def check_placement(job: Job, device: str) -> None:
+    """Refuse sharding options that contradict each other, or that TorchRec gets wrong on this device ("cpu" or "cuda").
+
+    Raises
+    ------
+    UserError
+        Naming the table, the option and the reason.
+    """
+    for name, table in job.tables.items():
+        kind, kernel = kind_of(job, name), kernel_of(job, name)
+        _check_options(job, name)
+        if reason := wrong_dtype(table, kernel, device):
+            raise UserError(f"tables.{name}.dtype={table.dtype.name}: {reason}")
+        if reason := wrong_kernel(job, name, kernel, device):
+            raise UserError(f"tables.{name} has the kernel {kernel.name}: {reason}")
+        if kind is not Kind.auto and (reason := wrong_kind(job, name, kind, device)):
+            raise UserError(f"tables.{name} is sharded {kind.name}: {reason}")
+        if not kinds_of(job, name, device):
+            reasons = {wrong_kind(job, name, each, device) for each in Kind if each is not Kind.auto}
+            raise UserError(f"tables.{name} can be sharded in no way: {'; '.join(sorted(filter(None, reasons)))}")
+
+
+def wrong_kernel(job: Job, name: str, kernel: Kernel, device: str) -> str | None:
+    """Say why a table cannot have a kernel; None where it can."""
+    if kernel is Kernel.key_value:
+        return (
+            "rows on SSD cannot be filled by their global number nor written into a checkpoint that is a plain array; "
+            "use fused_uvm or fused_uvm_caching"
+        )
+    if kernel in IN_HOST_MEMORY and device == "cpu":
+        return "it keeps a GPU's rows in the host's memory, and there is no GPU; use fused"
+    if kernel is Kernel.dense and job.optim.clip_value is not None:
+        return "a dense kernel does not clip (optim.clip_value) what reaches the rows as the fused ones do; use fused"
+    if kernel is Kernel.dense and is_sequence(job, name) and device == "cpu":
+        return "TorchRec's dense kernel gives sequences of wrong sizes on a CPU; use fused"
+    return None
+
+
+def wrong_kind(job: Job, name: str, kind: Kind, device: str) -> str | None:
+    """Say why a table cannot be sharded in a way; None where it can."""
+    kernel, sequence = kernel_of(job, name), is_sequence(job, name)
+    if kind is Kind.data_parallel:
+        if kernel not in (Kernel.auto, Kernel.dense):
+            return f"every rank holds the whole table, whose kernel is dense, not {kernel.name}; leave the kernel out"
+        return wrong_kernel(job, name, Kernel.dense, device)
+    if sequence and kind in OF_BAGS_ONLY:
+        return "TorchRec has it for pooled features only; use table_wise, row_wise or column_wise"
+    if kind in CUTS_COLUMNS and job.optim.tables.kind is TableOptimizer.rowwise_adagrad:
+        return (
+            "each column shard would keep a row's state of its own, another optimizer than rowwise_adagrad; "
+            "use optim.tables.kind=adagrad or sgd, or a kind that does not cut columns"
+        )
+    if kind in CUTS_COLUMNS and (min_partition_of(job, name) or 4) > job.tables[name].dim:
+        return f"min_partition is {min_partition_of(job, name)}, more than the table's dim {job.tables[name].dim}"
+    int8 = _int8(job)
+    if int8 and kind in CUTS_ROWS:
+        return f"sharding.{int8[0]}=int8 cannot add up what row shards send; use fp16, bf16, or a kind that does not cut rows"
+    return None
+
+
+def wrong_dtype(table: TableConfig, kernel: Kernel, device: str) -> str | None:
+    """Say why a table cannot have its dtype; None where it can."""
+    if table.dtype is DType.fp32:
+        return None
+    if device == "cpu" and table.dtype is DType.bf16:
+        return "FBGEMM trains no bf16 table on a CPU; use fp32 or fp16"
+    if table.rounding is Rounding.stochastic and (device == "cpu" or kernel is Kernel.dense):
+        where = "on a CPU" if device == "cpu" else "with a dense kernel"
+        return (
+            f"updates are rounded to the nearest {where}, so that small ones are lost; use fp32, or take it as it is with "
+            "rounding=nearest"
+        )
+    return None
+
+
+def _int8(job: Job) -> list[str]:
+    """Return the directions in which int8 travels between ranks."""
+    return [way for way in ("forward", "backward") if getattr(job.sharding, way) is Precision.int8]
+
+
+def _check_options(job: Job, name: str) -> None:
+    """Refuse a table's own options where the choices leave them without effect."""
+    own, kind, kernel = job.tables[name].sharding, kind_of(job, name), kernel_of(job, name)
+    for way in _int8(job):
+        width = min_partition_of(job, name) if kind in CUTS_COLUMNS else None
+        for option, value in (("dim", job.tables[name].dim), ("sharding.min_partition", width)):
+            if value is not None and value % INT8_BLOCK:
+                raise UserError(
+                    f"sharding.{way}=int8 travels in blocks of {INT8_BLOCK} columns, but tables.{name}.{option} is {value}; "
+                    f"use a multiple of {INT8_BLOCK}, or fp16 or bf16"
+                )
+    if own.min_partition is not None and kind not in (Kind.auto, *CUTS_COLUMNS):
+        raise UserError(f"tables.{name}.sharding.min_partition has no meaning for a table that is sharded {kind.name}")
+    if own.cache_load_factor is not None and kernel not in (Kernel.auto, Kernel.fused_uvm_caching):
+        raise UserError(f"tables.{name}.sharding.cache_load_factor has no meaning for the kernel {kernel.name}")

@@ -1,0 +1,84 @@
+"""One training step: plain, or in one of TorchRec's pipelines, which send the next batch's ids around during the present step."""
+
+from collections import deque
+from collections.abc import Iterator
+
+import torch
+from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.distributed.train_pipeline import PrefetchTrainPipelineSparseDist, TrainPipelineSparseDist
+
+from bigembed.batch import Batch
+from bigembed.config.schema import Pipeline
+from bigembed.errors import UserError
+from bigembed.optim import Optimizers
+from bigembed.runtime import Runtime
+
+PIPELINES = {Pipeline.sparse_dist: TrainPipelineSparseDist, Pipeline.prefetch: PrefetchTrainPipelineSparseDist}
+
+
+class Stepper:
+    """Makes steps with the batches of an iterator.
+
+    Parameters
+    ----------
+    model : DistributedModelParallel
+        What is trained; its forward gives the loss and more.
+    optimizers : Optimizers
+        Theirs.
+    kind : Pipeline
+        none, sparse_dist or prefetch.
+    device : torch.device
+        Where the model lies.
+    """
+
+    def __init__(
+        self, model: DistributedModelParallel, optimizers: Optimizers, kind: Pipeline, device: torch.device
+    ) -> None:
+        self.model, self.optimizers, self.device = model, optimizers, device
+        self.read: deque[Batch] = deque()  # batches that the pipeline has taken and not yet trained on
+        self.source: Iterator[Batch] | None = None
+        self.noted: Iterator[Batch] = iter(())
+        self.pipeline = None if kind is Pipeline.none else PIPELINES[kind](model, optimizers, device)
+
+    def step(self, batches: Iterator[Batch]) -> tuple[Batch, torch.Tensor]:
+        """Train on the next batch; return it and its samples' losses."""
+        if self.pipeline is not None:
+            if self.source is not batches:
+                self.source, self.noted = batches, self._noted(batches)
+            losses, _ = self.pipeline.progress(self.noted)
+            return self.read.popleft(), losses
+        batch = next(batches)
+        self.optimizers.zero_grad()
+        loss, (losses, _) = self.model(batch.to(self.device, non_blocking=True))
+        loss.backward()
+        self.optimizers.step()
+        return batch, losses
+
+    def pause(self) -> None:
+        """Make the model one that can be asked; the next step goes on where the last one ended."""
+        if self.pipeline is not None:
+            self.pipeline.detach()
+
+    def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            self.read.append(batch)
+            yield batch
+
+
+def choose(asked: Pipeline, cached: bool, runtime: Runtime) -> Pipeline:
+    """Return the pipeline that fits: what was asked for, or by the ranks and whether tables have a cache on the GPU.
+
+    Raises
+    ------
+    UserError
+        When the one that was asked for does not work here.
+    """
+    if asked is Pipeline.prefetch and not cached:
+        raise UserError(
+            "trainer.pipeline=prefetch fills the caches of fused_uvm_caching tables ahead, but no table has one; use sparse_dist"
+        )
+    if asked is not Pipeline.auto:
+        return asked
+    if cached:
+        return Pipeline.prefetch
+    return Pipeline.sparse_dist if runtime.world > 1 else Pipeline.none
