@@ -1,7 +1,7 @@
 """The step time of a large table against a small one, and the largest table that trains here.
 
-    python benchmarks/table_size.py               30M rows × 64 against 1M, same batches: the ratio of their step times
-    python benchmarks/table_size.py --largest 18  a table of that many GiB: does it train, save and end?
+python benchmarks/table_size.py               30M rows × 64 against 1M, same batches: the ratio of their step times
+python benchmarks/table_size.py --largest 18  a table of that many GiB: does it train, save and end?
 """
 
 import argparse
@@ -31,7 +31,9 @@ def main() -> None:
         began = time.perf_counter()
         milliseconds = step(rows, a.dim, BATCH * 40)
         took = time.perf_counter() - began
-        print(f"{rows:,} rows × {a.dim} ({a.largest} GiB): {milliseconds:.1f} ms a step, {took:.0f} s from start to checkpoint")
+        print(
+            f"{rows:,} rows × {a.dim} ({a.largest} GiB): {milliseconds:.1f} ms a step, {took:.0f} s from start to checkpoint"
+        )
         return
     small, large = [], []
     for _ in range(a.repeats):
@@ -47,7 +49,14 @@ def step(rows: int, dim: int, samples: int) -> float:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bags(folder, samples, rows)
-        command = [sys.executable, "-m", "bigembed", "train", *options(folder, rows, dim), f"hydra.run.dir={folder}/run"]
+        command = [
+            sys.executable,
+            "-m",
+            "bigembed",
+            "train",
+            *options(folder, rows, dim),
+            f"hydra.run.dir={folder}/run",
+        ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         speed = json.loads((folder / "run" / "metrics.json").read_text())["speed"]
         return 1000 * speed["train_s"] / -(-samples // BATCH)

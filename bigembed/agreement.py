@@ -28,9 +28,7 @@ class Agreement:
             self.stop.number = known  # also where no signal came
             raise Stopped(known)
         self.number = torch.tensor([self.stop.number or 0], dtype=torch.int32)
-        self.travelling = dist.all_reduce(
-            self.number, dist.ReduceOp.MAX, group=self.runtime.control, async_op=True
-        )
+        self.travelling = dist.all_reduce(self.number, dist.ReduceOp.MAX, group=self.runtime.control, async_op=True)
 
     def close(self) -> None:
         """Let what is travelling arrive."""

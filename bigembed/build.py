@@ -60,10 +60,13 @@ def given_plan(job: Job, rows: dict[str, int], runtime: Runtime) -> Plan:
     path = Path(str(job.sharding.plan))
     plan = plans.load(path)
     where = f"sharding.plan={path}"
-    planned, here = (plan.world_size, plan.local_world_size, plan.device), (
-        runtime.world,
-        runtime.local_world,
-        runtime.device.type,
+    planned, here = (
+        (plan.world_size, plan.local_world_size, plan.device),
+        (
+            runtime.world,
+            runtime.local_world,
+            runtime.device.type,
+        ),
     )
     if planned != here:
         told = "{} ranks, {} a host, on {}"

@@ -1,6 +1,5 @@
 """The one command. What is heavy is imported by the command that needs it, after the arguments have been checked."""
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -10,10 +9,11 @@ from typing import NoReturn
 
 from bigembed import __version__
 from bigembed.cores import world_size
-from bigembed.errors import UserError
+from bigembed.errors import UserError, of_the_disk
 
 COMMANDS = {
     "train": "train a job: bigembed train [experiment=NAME] [key=value …] [-m]; bigembed train resume=RUN",
+    "plan": "where tables would lie on a cluster: bigembed plan [key=value …] plan=h100 plan.world_size=64 [out=FILE]",
     "evaluate": "the figures of a run, on its own data or other: bigembed evaluate run=RUN [data.path=PATH]",
     "predict": "labels with probabilities: bigembed predict run=RUN [input=FILE] [output=FILE]",
     "export": "vectors with their words: bigembed export run=RUN format=word2vec out=FILE",
@@ -56,13 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+        mendable = of_the_disk(error)
+        if mendable is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"bigembed: {where}{error.strerror}; a run goes on from its last checkpoint with resume=RUN",
-            file=sys.stderr,
-        )
+        print(f"bigembed: {mendable}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bigembed: stopped", file=sys.stderr)

@@ -12,7 +12,6 @@ from bigembed.encoders import Column, Encoded, Encoder, encode_all
 from bigembed.ragged import Ragged
 from bigembed.report import telling
 
-
 Arrays = list[np.ndarray]
 Once = Callable[[str, Callable[[], Arrays | None]], Arrays | None]
 

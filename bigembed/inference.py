@@ -13,7 +13,7 @@ from torch import nn
 from bigembed import run
 from bigembed.batch import collate
 from bigembed.config.placement import is_sequence
-from bigembed.config.schema import Job, Which
+from bigembed.config.schema import DType, Job, Which
 from bigembed.encoders import Encoder
 from bigembed.errors import UserError
 from bigembed.examples import Examples, open_examples
@@ -51,7 +51,7 @@ class Loaded:
         return list(columns_of(self.job))
 
     def matrix(self, table: str | None = None) -> np.ndarray:
-        """Return the embedding matrix of a table, shape (rows, dim), float32, read-only."""
+        """Return the embedding matrix of a table, shape (rows, dim), read-only: float32, float16, or (bf16) read as float32."""
         return self._matrices[self._table(table)]
 
     def words(self, table: str | None = None) -> list[str]:
@@ -71,7 +71,7 @@ class Loaded:
 
     def vector(self, word: str, table: str | None = None) -> np.ndarray:
         """Return a copy of the vector of a word, shape (dim,), float32."""
-        return np.array(self.matrix(table)[self.row(word, table)])
+        return np.array(self.matrix(table)[self.row(word, table)], np.float32)
 
     def predict(self, texts: Sequence[str] | pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Return labels (int64, one a text) and probabilities (float32, one row a text, one column a class).
@@ -167,7 +167,9 @@ def _model(job: Job, checkpoint: Path, matrices: Mapping[str, np.ndarray]) -> Mo
     for name, matrix in matrices.items():
         mapped = np.load(checkpoint / "tables" / f"{name}.weight.npy", mmap_mode="c", allow_pickle=False)
         module = model.sequences.embeddings if is_sequence(job, name) else model.tables.embedding_bags  # type: ignore[union-attr]
-        module[name].weight = nn.Parameter(torch.from_numpy(mapped), requires_grad=False)
+        rows = torch.from_numpy(mapped)
+        rows = rows.view(torch.bfloat16) if job.tables[name].dtype is DType.bf16 else rows
+        module[name].weight = nn.Parameter(rows, requires_grad=False)
         assert module[name].weight.shape == matrix.shape
     tensors = load_file(checkpoint / "dense.safetensors")
     dense = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}

@@ -83,6 +83,7 @@ class Mean(nn.Module):
 
     def forward(self, sums: torch.Tensor, features: Any) -> torch.Tensor:
         """Return the pooled vectors, shape (samples, width), of ``sums`` of that shape."""
+        sums = sums.float()  # looked up in halves outside of training
         if not self.any:
             return sums
         lengths = features.lengths().view(self.features, -1)
@@ -104,7 +105,9 @@ def _config(job: Job, name: str, rows: int) -> BaseEmbeddingConfig:
         "data_type": DTYPES[table.dtype],
         "init_fn": _leave,
     }
-    return EmbeddingConfig(**options) if is_sequence(job, name) else EmbeddingBagConfig(pooling=PoolingType.SUM, **options)
+    return (
+        EmbeddingConfig(**options) if is_sequence(job, name) else EmbeddingBagConfig(pooling=PoolingType.SUM, **options)
+    )
 
 
 def _leave(weight: torch.Tensor) -> torch.Tensor:

@@ -89,7 +89,9 @@ class Optimizers:
         self.fused = model.fused_optimizer
         self.fused_groups = list(self.fused.param_groups)  # gathered anew at every look otherwise
         others = list(in_backward_optimizer_filter(model.named_parameters()))
-        of_tables = [(name, parameter) for name, parameter in others if isinstance(parameter, TableBatchedEmbeddingSlice)]
+        of_tables = [
+            (name, parameter) for name, parameter in others if isinstance(parameter, TableBatchedEmbeddingSlice)
+        ]
         self.unfused = of_tables
         dense = {name: parameter for name, parameter in others if not name.startswith(OF_TABLES)}
         self.names, self.parameters = list(dense), list(dense.values())

@@ -28,7 +28,7 @@ from bigembed import __version__
 from bigembed.config import saved
 from bigembed.config.schema import Job
 from bigembed.cores import local_world_size
-from bigembed.errors import UserError
+from bigembed.errors import UserError, of_the_disk
 from bigembed.shared import attach, publish
 from bigembed.signals import Stopped
 
@@ -39,7 +39,7 @@ LOST = ("Connection", "closed by peer", "timed out", "NCCL", "Broken pipe", "rec
 
 
 class Ranks:
-    """This process among those of the command.
+    """The process among those of the command.
 
     Attributes
     ----------
@@ -211,6 +211,7 @@ def together(arguments: list[str], work: Callable[[Ranks], None]) -> int:
         ranks.agree({"its arguments": " ".join(map(quote, arguments)), **environment()})
         work(ranks)
     except (Exception, KeyboardInterrupt) as error:
+        error = of_the_disk(error) or error
         ranks.fail(error)
         return 2 if isinstance(error, UserError) else 1
     ranks.leave()

@@ -81,7 +81,9 @@ def start(config: RuntimeConfig, store: dist.Store | None = None) -> Iterator[Ru
         yield Runtime(rank, world, device, local_world_size(), control)
     finally:
         gc.collect()
-        comm._INTRA_PG = comm._CROSS_PG = None  # TorchRec keeps the groups of hosts for the next job, to which they are strangers
+        comm._INTRA_PG = comm._CROSS_PG = (
+            None  # TorchRec keeps the groups of hosts for the next job, to which they are strangers
+        )
         dist.destroy_process_group()
         gc.unfreeze()
 

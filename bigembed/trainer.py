@@ -221,16 +221,21 @@ def loop(training: Training, report: Report, stop: Stop) -> None:
 
 def ahead(training: Training) -> Ahead:
     """Return this rank's batches from the present step on, made in advance."""
-    order, size, runtime = training.data.order, training.job.trainer.batch_size, training.runtime
+    runtime = training.runtime
 
     def shares() -> Iterator[tuple[np.ndarray, int, float, int]]:
         for step in range(training.progress.step, training.steps):
-            epoch, batch = divmod(step, training.per_epoch)
-            rows = order.train_rows(epoch, batch * size, min((batch + 1) * size, order.train_size))
-            salt = hash_string(f"{training.job.seed}/{epoch}")
+            rows, salt = rows_of(training, step), hash_string(f"{training.job.seed}/{step // training.per_epoch}")
             yield *share(rows, runtime), runtime.world / len(rows), salt
 
     return Ahead(partial(collate, training.data.train), shares())
+
+
+def rows_of(training: Training, step: int) -> np.ndarray:
+    """Return the training rows (int64) of the global batch of ``step`` (from 0)."""
+    order, size = training.data.order, training.job.trainer.batch_size
+    epoch, batch = divmod(step, training.per_epoch)
+    return order.train_rows(epoch, batch * size, min((batch + 1) * size, order.train_size))
 
 
 def make_step(training: Training, batches: Iterator[Batch]) -> None:
@@ -245,7 +250,9 @@ def make_step(training: Training, batches: Iterator[Batch]) -> None:
     training.unsettled.append((progress.step, batch, losses.sum(dtype=torch.float64)))
     alone_on_host = training.runtime.device.type == "cpu" and training.runtime.world == 1
     if alone_on_host or progress.step % training.per_epoch == 0:
-        settle(training)  # elsewhere reading a loss would stall the device or the ranks: reports, saves and epochs do it
+        settle(
+            training
+        )  # elsewhere reading a loss would stall the device or the ranks: reports, saves and epochs do it
 
 
 def settle(training: Training) -> None:
@@ -261,7 +268,7 @@ def settle(training: Training) -> None:
         samples = round(training.runtime.world / batch.weight)  # of the global batch
         loss = total / samples
         if not np.isfinite(loss):
-            rows = batch.rows
+            rows = rows_of(training, step - 1)
             named = ", ".join(map(str, rows[:20].tolist())) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")
             raise UserError(
                 f"the loss is {loss} at step {step}, whose batch holds the training rows {named}; lower optim.tables.lr and "
@@ -357,7 +364,8 @@ def finish(training: Training, report: Report) -> dict[str, Any]:
     """Judge the chosen checkpoint on the validation part and, once, on the test part; return all figures."""
     progress = training.progress
     last = {"loss": progress.loss / max(1, progress.samples), "steps": progress.step}
-    path = run.choose(training.folder, training.job.trainer.test_with)
+    which = training.job.trainer.test_with
+    path = Group(training.runtime.control).by_chief(lambda: run.choose(training.folder, which))  # as its disk has it
     if path.name != run.name_of(progress.step):
         load_checkpoint(path, training.model, None, training.runtime)
     figures: dict[str, Any] = {"train": last, "speed": training.speed.figures(), "checkpoint": path.name}

@@ -15,7 +15,9 @@ _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["bigembed.trainer", "bigembed.inference"])  # a process then starts in a moment
 
 
-def run_ranks(function: Callable[..., Any], world: int, *arguments: Any, hosts: int = 1, seconds: float = 120) -> list[Any]:
+def run_ranks(
+    function: Callable[..., Any], world: int, *arguments: Any, hosts: int = 1, seconds: float = 120
+) -> list[Any]:
     """Call ``function(*arguments)`` on ``world`` ranks spread over simulated hosts; return the results by rank.
 
     Fails with the first rank's traceback, or when a rank is not done after ``seconds``.
@@ -107,9 +109,7 @@ def run_commands(
     return [int(process.exitcode or 0) for process in started], [path.read_text() for path in logs]
 
 
-def _command(
-    variables: dict[str, str], arguments: list[str], log: Path, patch: Callable[[int], None] | None
-) -> None:
+def _command(variables: dict[str, str], arguments: list[str], log: Path, patch: Callable[[int], None] | None) -> None:
     os.environ.update(variables)
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(target, 1)

@@ -1,8 +1,12 @@
 """Checkpoints that are damaged, disks that are full, folders that are taken: one sentence, and nothing lost."""
 
 import json
+import os
 import random
 import shutil
+import signal
+import time
+from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -262,3 +266,62 @@ def test_damaged_lines_of_figures_are_dropped_with_a_warning(copied, capsys):
     assert capsys.readouterr().err.count("dropped a damaged line") == 5
     for line in (copied / "metrics.jsonl").read_text().splitlines():
         json.loads(line)
+
+
+@pytest.fixture
+def no_room(monkeypatch) -> list[int]:
+    """Let writing in the background fail, once; every step waits for it, and is counted."""
+    from bigembed import trainer
+    from bigembed.arrays import files
+
+    steps, make_step = [], trainer.make_step
+
+    def counted(training, batches):
+        make_step(training, batches)
+        steps.append(training.progress.step)
+        if training.saver._pending is not None:
+            futures.wait([training.saver._pending])
+
+    def full(*_):
+        monkeypatch.setattr(files.os, "pwrite", pwrite)
+        raise OSError(28, "No space left on device")
+
+    pwrite = files.os.pwrite
+    monkeypatch.setattr(trainer, "make_step", counted)
+    monkeypatch.setattr(files.os, "pwrite", full)
+    return steps
+
+
+def test_a_write_that_failed_in_the_background_ends_the_run_at_the_next_step(no_room, tmp_path, capsys):
+    assert bigembed("train", *SMALL, "trainer.save_every=5", f"hydra.run.dir={tmp_path / 'run'}") == 2
+    assert no_room == [1, 2, 3, 4, 5, 6]
+    assert "the checkpoint of step 5 could not be written" in capsys.readouterr().err
+
+
+def test_a_run_that_is_stopped_does_not_say_that_it_is_saved_when_it_is_not(no_room, tmp_path, capsys, monkeypatch):
+    from bigembed import trainer
+
+    counted = trainer.make_step
+    monkeypatch.setattr(trainer, "make_step", lambda *a: counted(*a) or os.kill(os.getpid(), signal.SIGTERM))
+    assert bigembed("train", *SMALL, f"hydra.run.dir={tmp_path / 'run'}") == 2
+    error = capsys.readouterr().err
+    assert "the checkpoint of step 1 could not be written" in error and "saved" not in error and no_room == [1]
+
+
+def test_an_error_of_the_loop_waits_for_the_checkpoint_that_is_being_written(tmp_path, capsys, monkeypatch):
+    from bigembed import trainer
+    from bigembed.checkpoint import save
+
+    make_step, write, folder = trainer.make_step, save.write, tmp_path / "run"
+
+    def fail(training, batches):
+        if training.progress.step == 5:
+            raise UserError("the sixth step failed")
+        make_step(training, batches)
+
+    monkeypatch.setattr(trainer, "make_step", fail)
+    monkeypatch.setattr(save, "write", lambda *a: time.sleep(0.5) or write(*a))
+    assert bigembed("train", *SMALL, "trainer.save_every=5", f"hydra.run.dir={folder}") == 2
+    assert capsys.readouterr().err.endswith("the sixth step failed\n")
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [run.name_of(5)]
+    run.verify(last_of(folder))

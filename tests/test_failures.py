@@ -15,7 +15,7 @@ import pytest
 from ranks import run_commands
 from running import SMALL, tables_of
 
-LONG = [*SMALL, "trainer.epochs=60", "trainer.save_every=40", "trainer.eval_every=100", "runtime.threads=1"]
+LONG = [*SMALL, "trainer.epochs=25", "trainer.save_every=20", "trainer.eval_every=100", "runtime.threads=1"]
 
 
 def torchrun(folder: Path, *arguments: str, ranks: int = 2, restarts: int = 0) -> subprocess.Popen[str]:
@@ -72,15 +72,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_ranks_are_started_again_and_reach_the_same_end(tmp_path: Path, undisturbed: Path) -> None:
     folder, chance, killed = tmp_path / "run", random.Random(7), 0
     process = torchrun(folder, *LONG, restarts=20)
-    steps = 80
-    while steps < 1000 and killed < 3:
+    steps = 40
+    while steps < 500 and killed < 3:
         wait_for(folder, steps, process)
         time.sleep(chance.random() * 0.3)
         ranks = workers_of(process)
         if ranks:
             os.kill(chance.choice(ranks), signal.SIGKILL)
             killed += 1
-        steps += 320
+        steps += 130
     assert finished(process, folder) == 0, log_of(folder).read_text()
     text = log_of(folder).read_text()
     assert killed == 3 and text.count("continuing at step") >= 2
@@ -93,7 +93,7 @@ def test_killed_ranks_are_started_again_and_reach_the_same_end(tmp_path: Path, u
 def test_sigterm_saves_on_all_ranks_and_another_number_of_ranks_goes_on(tmp_path: Path, undisturbed: Path) -> None:
     folder = tmp_path / "run"
     process = torchrun(folder, *LONG)
-    wait_for(folder, 80, process)
+    wait_for(folder, 40, process)
     process.send_signal(signal.SIGTERM)
     assert finished(process, folder) != 0
     text = log_of(folder).read_text()

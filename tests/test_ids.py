@@ -21,7 +21,7 @@ from bigembed import load as load_run
 from bigembed.config.schema import FeatureConfig, HashedTable, IdsTable, Job
 from bigembed.encoders import IdsColumn, IdsEncoder, TextColumn, build, encode_all, load, save
 from bigembed.errors import UserError
-from bigembed.examples import open_examples
+from bigembed.examples import alone, open_examples
 from bigembed.prepare import _fingerprint
 
 INTEGERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
@@ -128,7 +128,7 @@ def test_ids_at_the_edges_of_their_types_are_told_apart():
 def test_a_bad_id_far_into_a_large_column_is_found_without_a_copy_of_it():
     values = np.random.default_rng(0).integers(0, 1000, 4_000_000)
     values[3_999_990] = 1000
-    column = IdsColumn(pa.array(values))
+    column = IdsColumn(pa.chunked_array([values[:1_500_000], values[1_500_000:]]))
     tracemalloc.start()
     assert column.first_outside(1000) == (3_999_990, 1000)
     assert column.first_outside(1001) is None
@@ -252,7 +252,7 @@ def test_ids_are_read_where_they_lie_and_leave_the_memory_to_texts():
     encoders = {name: build(name, table, []) for name, table in job.tables.items()}
     table = pa.table({"user": [1, 2] * 500, "text": ["a b", "c"] * 500})
     examples = open_examples(job, encoders, table, None, "train part")
-    examples.cache(20_000, threads=1)  # the texts alone fit
+    examples.cache(20_000, threads=1, once=alone)  # the texts alone fit
     assert [feature.cached is None for feature in examples.features] == [True, False]
     users, texts = examples.encode(np.array([1, 0]))
     assert rows_of(users) == [[2], [1]]

@@ -10,22 +10,24 @@ from pathlib import Path
 
 import pytest
 
+from bigembed.cli import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bigembed"
 
 # From the lowest floor up. A name of a package stands for all of its modules.
 FLOORS = [
-    ["errors", "files", "hashing", "ragged", "cores"],
-    ["config"],
+    ["errors", "files", "hashing", "ragged", "cores", "shared"],
+    ["config", "arrays"],
     ["run"],
     ["encoders", "data", "vectors"],
     ["signals", "report"],
     ["examples"],
     ["prepare"],
     # ---- torch only from here on
-    ["runtime", "batch"],
-    ["loader", "heads", "metrics", "sharding", "optim"],
-    ["model"],
+    ["runtime", "batch", "ranks"],
+    ["loader", "heads", "metrics", "optim", "agreement"],
+    ["model", "sharding", "stepping"],
     ["build", "evaluation", "checkpoint"],
     ["trainer", "inference"],
     ["commands"],
@@ -88,7 +90,7 @@ def test_every_module_stands_in_the_table_once() -> None:
     units = [unit for floor in FLOORS for unit in floor]
     assert len(units) == len(set(units))
     assert {unit_of(module) for module in MODULES} == set(units)
-    assert len(MODULES) >= 60
+    assert len(MODULES) >= 95
     assert {module for module in MODULES if floor_of(module) >= 0} == set(MODULES)
 
 
@@ -102,7 +104,7 @@ def test_an_import_goes_down_or_stays_within_its_package() -> None:
             if not own and floor_of(imported) >= floor_of(module):
                 wrong.append(f"{MODULES[module].relative_to(ROOT)}:{line} imports {imported}")
     assert wrong == []
-    assert seen >= 150
+    assert seen >= 580
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -114,7 +116,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
             break
         needs = {module: needed for module, needed in needs.items() if module not in free}
     assert needs == {}
-    assert edges >= 120
+    assert edges >= 330
 
 
 def test_only_the_command_line_imports_by_a_computed_name() -> None:
@@ -133,7 +135,7 @@ def test_what_lies_above_the_line_loads_no_torch() -> None:
         "__main__",
         "__init__",
         "commands",
-        *(module for module in MODULES if module.startswith("commands.")),
+        *(f"commands.{command}" for command in COMMANDS),  # what they import later may need torch
     ]
     code = (
         "import importlib, json, sys\n"
@@ -147,7 +149,7 @@ def test_what_lies_above_the_line_loads_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code, json.dumps(names)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     loaded = json.loads(done.stdout)
-    assert len(loaded) == len(names) >= 35
+    assert len(loaded) == len(names) >= 58
     assert {name: heavy for name, heavy in loaded.items() if heavy} == {}
 
 
@@ -172,3 +174,7 @@ def test_the_rule_would_see_a_violation(tmp_path: Path, monkeypatch: pytest.Monk
     relative = "from . import lines\nfrom .lines import Columns\nfrom .. import cli\n"
     assert imported(relative) == ["data.lines", "data.lines", "cli"]
     assert floor_of("data.files") < floor_of("model") < floor_of("trainer") < floor_of("cli")
+    # Where one imports the other today, or must never.
+    assert floor_of("shared") < floor_of("arrays.files") < floor_of("run") < floor_of("signals") < floor_of("ranks")
+    assert floor_of("runtime") < floor_of("agreement") <= floor_of("optim") < floor_of("sharding.rows")
+    assert floor_of("sharding.rows") == floor_of("model") == floor_of("stepping") < floor_of("checkpoint")

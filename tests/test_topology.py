@@ -56,7 +56,16 @@ SEQUENCES = [
 KINDS = {
     "pooled": (
         POOLED,
-        ["table_wise", "row_wise", "column_wise", "data_parallel", "table_row_wise", "table_column_wise", "grid", "auto"],
+        [
+            "table_wise",
+            "row_wise",
+            "column_wise",
+            "data_parallel",
+            "table_row_wise",
+            "table_column_wise",
+            "grid",
+            "auto",
+        ],
     ),
     "sequences": (SEQUENCES, ["table_wise", "row_wise", "column_wise", "auto"]),
 }
@@ -190,7 +199,11 @@ def test_ranks_hosts_and_kinds_change_nothing(reference: tuple[Any, ...], world:
 
 def test_pipelines_change_nothing_and_compressed_communication_little(tmp_path: Path) -> None:
     (tmp_path / "encoders").mkdir()
-    wide = ["tables.text.dim=32", "tables.hashed.dim=32", "sharding.min_partition=32"]  # int8 travels in blocks of 32 columns
+    wide = [
+        "tables.text.dim=32",
+        "tables.hashed.dim=32",
+        "sharding.min_partition=32",
+    ]  # int8 travels in blocks of 32 columns
     values = compose_job([*POOLED, *wide, f"hydra.run.dir={tmp_path}/hydra"])
     prepare(saved.from_dict(values), tmp_path)
     variants = {

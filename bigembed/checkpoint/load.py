@@ -19,7 +19,7 @@ from bigembed.cores import threads_here
 from bigembed.errors import UserError
 from bigembed.optim import Optimizers
 from bigembed.runtime import Runtime
-from bigembed.sharding.rows import Shard
+from bigembed.sharding.rows import Shard, forget_caches
 
 THREADS = 8  # of one rank, at most
 
@@ -53,6 +53,7 @@ def load_checkpoint(
         except SafetensorError as error:
             raise Damaged(path / DENSE, f"cannot be read ({error})") from None
         read_arrays(path, manifest, arrays(model, optimizers), min(THREADS, threads_here()))
+        forget_caches(model)
         put_dense(dense, path / DENSE, model, optimizers)
         return state
 

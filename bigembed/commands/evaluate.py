@@ -80,7 +80,7 @@ def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool, ranks: 
         )
     with start(job.runtime, ranks.meeting() if ranks else None) as runtime:
         model = build(job, {name: encoder.rows for name, encoder in encoders.items()}, runtime)
-        load_checkpoint(checkpoint, model, None)
+        load_checkpoint(checkpoint, model, None, runtime)
         size = job.trainer.eval_batch_size
         figures = {name: evaluate(model, part.examples, part.rows, size, runtime) for name, part in parts.items()}
         del model  # it holds the process group, which ends here

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bigembed import run
 from bigembed.config import compose, saved
 from bigembed.config.check import check
-from bigembed.config.schema import GeneratedData, Job, Which
+from bigembed.config.schema import GeneratedData, IdsTable, Job, Which
 from bigembed.cores import world_size
 from bigembed.data.generated import best_accuracy
 from bigembed.errors import UserError
@@ -188,7 +188,7 @@ def _summary(job: Job, figures: dict[str, Any], folder: Path) -> str:
         )
     speed, path = figures["speed"], quote(str(folder))
     asked = (
-        f"echo 'your text' | bigembed predict run={path}"
+        f"echo '{_example(job)}' | bigembed predict run={path}"
         if len(job.features) == 1
         else f"bigembed predict run={path} input=FILE"
     )
@@ -202,6 +202,12 @@ def _summary(job: Job, figures: dict[str, Any], folder: Path) -> str:
         f"{'':<12}tensorboard --logdir {path}",
     ]
     return "\n".join(lines)
+
+
+def _example(job: Job) -> str:
+    """Return what a line of input may look like."""
+    (feature,) = job.features.values()
+    return "0 1 2" if isinstance(job.tables[feature.table], IdsTable) else "your text"
 
 
 def _comparison(done: list[Done]) -> str:

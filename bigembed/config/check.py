@@ -29,7 +29,9 @@ def check(job: Job) -> None:
             "trainer.early_stop needs evaluations, but data.validation_fraction is 0 and there is no validation part"
         )
     _check_sequences(job)
-    check_placement(job, "cpu" if job.runtime.device is Device.cpu else "cuda")  # what is not known yet is checked when it is
+    check_placement(
+        job, "cpu" if job.runtime.device is Device.cpu else "cuda"
+    )  # what is not known yet is checked when it is
     for name, table in job.tables.items():
         if isinstance(table, TextTable):
             _check_tokens(f"tables.{name}", table)
@@ -111,7 +113,9 @@ def _check_sequences(job: Job) -> None:
     if sequences and not takes:
         raise UserError(f"features.{sequences[0]}.pooling is none, but the head takes no sequences; use head=attention")
     if takes and not sequences:
-        raise UserError("head=attention pools sequences, but no feature is one; set features.NAME.pooling=none, or use head=bag")
+        raise UserError(
+            "head=attention pools sequences, but no feature is one; set features.NAME.pooling=none, or use head=bag"
+        )
     widths = {job.features[name].table: job.tables[job.features[name].table].dim for name in sequences}
     if len(set(widths.values())) > 1:
         told = ", ".join(f"tables.{name}.dim={dim}" for name, dim in widths.items())

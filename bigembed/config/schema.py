@@ -520,3 +520,12 @@ class ExportOptions:
         None, "File of words, one a line, to export the vectors of; null: the words of the vocabulary."
     )
     checkpoint: Which | None = option(None, "best or last; null: the one that training judged by (trainer.test_with).")
+
+
+@dataclass(slots=True)
+class PlanOptions:
+    """What ``bigembed plan`` takes besides the choices and options of ``bigembed train``."""
+
+    out: str | None = option(None, "JSON file to write the plan to, for sharding.plan=FILE in training.")
+    report: str | None = option(None, "JSON file to write everything to that is told: per table, per rank, the limits, what was tried.")
+    picture: str | None = option(None, "HTML file to draw the ranks with their tables to, as bars of memory and of time.")

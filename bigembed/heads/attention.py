@@ -28,7 +28,7 @@ class Attention(Bag):
         """Return the scores, shape (samples, 1 or classes), of what is pooled and of the sequences."""
         vectors = [] if pooled is None else [pooled]
         for name, scorer in self.scorers.items():
-            values, lengths = sequences[name].values(), sequences[name].lengths()
+            values, lengths = sequences[name].values().float(), sequences[name].lengths()
             vectors.append(attend(values, lengths, scorer(values).squeeze(1)))
         return super().forward(torch.cat(vectors, 1), None, seeds)
 

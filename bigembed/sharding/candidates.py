@@ -1,5 +1,6 @@
 """The ways in which tables could be laid over a cluster, with TorchRec's estimates of their bytes and milliseconds."""
 
+import math
 from functools import cache
 from typing import Any
 
@@ -36,6 +37,7 @@ def topology_of(cluster: Cluster) -> Topology:
     """Return TorchRec's form of the cluster: bytes a rank that tables may fill, bytes a millisecond."""
     hbm, ddr = cluster.room
     of_host = cluster.ddr_bandwidth / cluster.local_world_size
+    alone = cluster.world_size == 1  # nothing travels
     return Topology(
         world_size=cluster.world_size,
         local_world_size=cluster.local_world_size,
@@ -45,8 +47,8 @@ def topology_of(cluster: Cluster) -> Topology:
         hbm_mem_bw=cluster.hbm_bandwidth / 1000,
         ddr_mem_bw=of_host / 1000,
         hbm_to_ddr_mem_bw=min(HBM_TO_DDR_MEM_BW, of_host / 1000),  # the way goes through both
-        intra_host_bw=cluster.intra_bandwidth / 1000,
-        inter_host_bw=cluster.inter_bandwidth / 1000,
+        intra_host_bw=math.inf if alone else cluster.intra_bandwidth / 1000,
+        inter_host_bw=math.inf if alone else cluster.inter_bandwidth / 1000,
     )
 
 

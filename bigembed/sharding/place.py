@@ -15,7 +15,10 @@ from bigembed.config.schema import Job, Kernel, Precision, Rounding
 from bigembed.runtime import Runtime
 from bigembed.sharding.plan import Plan, to_torchrec
 
-MODULES = ("tables", "sequences")  # the attributes under which every model holds its EmbeddingBagCollection and EmbeddingCollection
+MODULES = (
+    "tables",
+    "sequences",
+)  # the attributes under which every model holds its EmbeddingBagCollection and EmbeddingCollection
 COMMUNICATION = {
     Precision.fp32: CommType.FP32,
     Precision.fp16: CommType.FP16,

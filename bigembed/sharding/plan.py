@@ -108,7 +108,9 @@ def load(path: Path) -> Plan:
     except OSError as error:
         raise UserError(f"sharding.plan={path} cannot be read: {error.strerror}") from None
     except KeyError as error:
-        raise UserError(f"sharding.plan={path} is no plan that bigembed plan wrote: it lacks or does not know {error}") from None
+        raise UserError(
+            f"sharding.plan={path} is no plan that bigembed plan wrote: it lacks or does not know {error}"
+        ) from None
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"sharding.plan={path} is no plan that bigembed plan wrote: {error}") from None
 

@@ -14,12 +14,11 @@ from torchrec.distributed.planner.types import PlannerError, Proposer, Shard, Sh
 
 from bigembed.config.placement import kernel_of, kernels_of
 from bigembed.config.schema import Job, Kernel
-from bigembed.errors import UserError
 from bigembed.sharding.candidates import KERNELS, KINDS, Candidates, constraints_for, kinds_for, topology_of
 from bigembed.sharding.cluster import Cluster
 from bigembed.sharding.plan import Piece, Plan, TablePlan
 from bigembed.sharding.proposers import GreedySteps, Limited, by_table, bytes_on_gpus, largest_bytes, longest_time, looks
-from bigembed.sharding.room import check_room, no_way
+from bigembed.sharding.room import NoRoom, check_room, no_way
 from bigembed.sharding.sharders import sharders
 
 logging.getLogger("torchrec.distributed.planner").setLevel(logging.ERROR)  # it warns of how it is called
@@ -80,8 +79,10 @@ def make_plan(model: nn.Module, job: Job, cluster: Cluster) -> Planned:
 
     Raises
     ------
+    NoRoom
+        When the tables do not fit.
     UserError
-        When the tables have no room, or cannot be laid as the job asks.
+        When they cannot be laid as the job asks.
     """
     rows = {name: len(weight) for name, weight in _weights(model).items()}
     kernels = {name: kernels_of(job, name, cluster.device) for name in rows}
@@ -89,7 +90,7 @@ def make_plan(model: nn.Module, job: Job, cluster: Cluster) -> Planned:
     for stage in [first, kernels] if first != kernels else [kernels]:
         try:
             return _planned(_best(model, job, cluster, rows, stage), job, rows, cluster)
-        except UserError:
+        except NoRoom:
             if stage is kernels:
                 raise
     raise AssertionError
@@ -131,7 +132,7 @@ def _best(
         try:
             planner.plan(model, made)
         except PlannerError as error:
-            raise UserError(no_way(by_table(space), job, rows, cluster)) from error
+            raise no_way(by_table(space), job, rows, cluster) from error
     assert planner._best_plan is not None  # the estimates are nowhere else
     return planner._best_plan
 

@@ -10,17 +10,21 @@ from bigembed.sharding.cluster import GIB, Cluster
 from bigembed.sharding.proposers import bytes_of, largest_shard
 
 
+class NoRoom(UserError):
+    """The tables do not fit: less of them, or more room, would help."""
+
+
 def check_room(tables: list[list[ShardingOption]], job: Job, rows: dict[str, int], cluster: Cluster) -> None:
     """Refuse what cannot fit in any way, given every table's options with their estimates.
 
     Raises
     ------
-    UserError
+    NoRoom
         When the tables together need more than there is, or one of them more than a rank has.
     """
     need, free = _need(tables), _free(tables, cluster)
     if need > free:
-        raise UserError(
+        raise NoRoom(
             f"the tables and their optimizer's state need {_gib(need)}, but {_gib(free)} are free{_where(cluster)}; "
             f"{_largest(tables, job, rows)}: fewer buckets, a smaller max_size or dim"
         )
@@ -31,17 +35,17 @@ def check_room(tables: list[list[ShardingOption]], job: Job, rows: dict[str, int
         option = min(options, key=lambda each: sum(largest_shard(each)))
         of_hbm, of_ddr = largest_shard(option)
         needs, has = (of_hbm, hbm) if of_hbm > hbm else (of_ddr, ddr)
-        raise UserError(
+        raise NoRoom(
             f"no rank can hold a piece of tables.{option.name}, {rows[option.name]:,} rows × {job.tables[option.name].dim}: the "
             f"smallest, {KINDS[option.sharding_type].name} with the kernel {option.compute_kernel}, needs {_gib(needs)}, but "
             f"{_gib(has)} are free on a rank; {_loosened(job, [option.name])}fewer buckets, a smaller max_size or dim"
         )
 
 
-def no_way(tables: list[list[ShardingOption]], job: Job, rows: dict[str, int], cluster: Cluster) -> str:
-    """Return the sentence for tables that have room together, but whose pieces do not go into the ranks."""
+def no_way(tables: list[list[ShardingOption]], job: Job, rows: dict[str, int], cluster: Cluster) -> NoRoom:
+    """Return the error for tables that have room together, but whose pieces do not go into the ranks."""
     asked = [name for name in rows if kind_of(job, name) is not Kind.auto or kernel_of(job, name) is not Kernel.auto]
-    return (
+    return NoRoom(
         f"the tables and their optimizer's state need {_gib(_need(tables))} and {_gib(_free(tables, cluster))} are "
         f"free{_where(cluster)}, but no way was found to lay their pieces; {_largest(tables, job, rows)}: "
         f"{_loosened(job, asked)}fewer buckets, a smaller max_size or dim"

@@ -11,7 +11,6 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from bigembed.optim import DENSE_STATES, OF_TABLES, Optimizers
 
 
-
 @dataclass(frozen=True, slots=True)
 class Shard:
     """A rectangle of a whole array.

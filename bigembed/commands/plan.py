@@ -1,0 +1,105 @@
+"""``bigembed plan``: where the tables of a job would lie on a cluster, what that costs, and what would make them fit."""
+
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bigembed.config import compose
+from bigembed.config.arguments import parse
+from bigembed.config.schema import HashedTable, IdsTable, Job, PlanOptions, VocabTable
+from bigembed.cores import local_world_size, world_size
+from bigembed.errors import UserError
+from bigembed.files import replace as replace_file
+from bigembed.report import say
+
+OWN = tuple(f"{field.name}=" for field in fields(PlanOptions))
+OF_TRAINING = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=")
+WIDTH = 160  # of tables that go into a file or a pipe
+
+
+def main(arguments: list[str]) -> int:
+    """Plan what ``arguments`` describe; return the exit code."""
+    options, _ = parse([argument for argument in arguments if argument.startswith(OWN)], PlanOptions)
+    others = [argument for argument in arguments if not argument.startswith(OWN)]
+    for argument in others:
+        if argument in ("-m", "--multirun") or argument.startswith(OF_TRAINING):
+            raise UserError(f"{argument} is for bigembed train; a plan is of one job and has no run folder")
+    with tempfile.TemporaryDirectory(prefix="bigembed-plan-") as folder:  # for what is learned from the data
+        compose.run([*others, f"hydra.run.dir={folder}"], partial(_plan, options))
+    return 0
+
+
+def _plan(options: PlanOptions, job: Job, folder: Path) -> None:
+    rows = _rows(job, folder, exact=options.out is not None)
+    from bigembed.commands.plan_changes import plan_on_paper, what_would_fit  # torch from here on
+    from bigembed.commands.plan_picture import picture
+    from bigembed.commands.plan_text import print_summary, print_tried
+    from bigembed.config.placement import check_placement
+    from bigembed.sharding.cluster import cluster_on_paper
+    from bigembed.sharding.room import NoRoom
+    from bigembed.sharding.summary import cluster_values, summary_of
+
+    cluster = cluster_on_paper(job, world_size(), local_world_size())
+    check_placement(job, cluster.device)
+    console = _console()
+    try:
+        planned = plan_on_paper(job, rows, cluster)
+    except NoRoom as error:
+        say("it does not fit; trying what would help")
+        tried = what_would_fit(job, rows, cluster, say)
+        print_tried(cluster_values(cluster), tried, console)
+        values = {"fits": False, "why": str(error), "cluster": cluster_values(cluster), "tried": tried}
+        _write("report", options.report, json.dumps(values, indent=1))
+        raise
+    values = summary_of(planned, job.trainer.batch_size)
+    print_summary(values, console)
+    _write("out", options.out, json.dumps(planned.plan.as_dict()))
+    _write("report", options.report, json.dumps(values, indent=1))
+    _write("picture", options.picture, picture(planned, values))
+
+
+def _rows(job: Job, folder: Path, exact: bool) -> dict[str, int]:
+    """Return the rows of every table: those of vocabularies at most, or, if ``exact`` or boundless, as the data has them."""
+    vocabularies = {name: table for name, table in job.tables.items() if isinstance(table, VocabTable)}
+    unknown = [name for name, table in vocabularies.items() if exact or table.max_size is None]
+    if unknown:
+        why = "a plan to follow needs their exact rows" if exact else "they have no max_size"
+        say(f"learning the vocabulary of {', '.join(unknown)} from the data: {why}")
+        from bigembed.prepare import prepare
+        from bigembed.run import ENCODERS
+
+        (folder / ENCODERS).mkdir()
+        uncached = replace(job, data=replace(job.data, cache_mib=0))  # no ids are needed
+        return {name: encoder.rows for name, encoder in prepare(uncached, folder).encoders.items()}
+    return {name: _rows_at_most(table) for name, table in job.tables.items()}
+
+
+def _rows_at_most(table: Any) -> int:
+    if isinstance(table, HashedTable):
+        return table.buckets
+    if isinstance(table, IdsTable):
+        return table.rows
+    return 1 + table.max_size + (table.buckets if table.ngrams > 1 else 0)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    width = shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH
+    return Console(file=sys.stdout, width=width, highlight=False, markup=False, soft_wrap=False)
+
+
+def _write(option: str, path: str | None, content: str) -> None:
+    if path is None:
+        return
+    try:
+        replace_file(Path(path), content.encode())
+    except OSError as error:
+        raise UserError(f"{option}={path} cannot be written: {error.strerror}") from None
+    told = {"out": f"the plan is in {path}: train with sharding.plan={path}", "picture": f"the picture is in {path}"}
+    say(told.get(option, f"the report is in {path}"))
