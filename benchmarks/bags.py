@@ -6,21 +6,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-BAG, BATCH = 20, 4096
+BAG, BATCH = 20, 4096  # as in a click log; --bag 200 --batch 2048 is a job on texts
 
 
-def bags(folder: Path, samples: int, rows: int, seed: int = 0) -> None:
-    """Write train.parquet: ``samples`` lists of 20 ids, half of them by Zipf's law, half uniform."""
+def bags(folder: Path, samples: int, rows: int, bag: int = BAG, seed: int = 0) -> None:
+    """Write train.parquet: ``samples`` lists of ``bag`` ids, half of them by Zipf's law, half uniform."""
     rng = np.random.default_rng(seed)
-    ids = rng.integers(0, rows, samples * BAG)
+    ids = rng.integers(0, rows, samples * bag)
     frequent = rng.random(len(ids)) < 0.5
     ids[frequent] = rng.zipf(1.2, int(frequent.sum())) * 0x9E3779B1 % rows
-    lists = pa.ListArray.from_arrays(np.arange(0, len(ids) + 1, BAG, dtype=np.int32), pa.array(ids))
+    lists = pa.ListArray.from_arrays(np.arange(0, len(ids) + 1, bag, dtype=np.int32), pa.array(ids))
     labels = pa.array(rng.integers(0, 2, samples))
     pq.write_table(pa.table({"ids": lists, "label": labels}), folder / "train.parquet")
 
 
-def options(folder: Path, rows: int, dim: int) -> list[str]:
+def options(folder: Path, rows: int, dim: int, batch: int = BATCH) -> list[str]:
     """Return the options of a job on them: one pass, no evaluation, the checkpoint at the end."""
     return [
         "data=files",
@@ -32,7 +32,7 @@ def options(folder: Path, rows: int, dim: int) -> list[str]:
         f"tables.text.rows={rows}",
         f"tables.text.dim={dim}",
         "features.text.column=ids",
-        f"trainer.batch_size={BATCH}",
+        f"trainer.batch_size={batch}",
         "trainer.epochs=1",
         "runtime.tensorboard=false",
     ]

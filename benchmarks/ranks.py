@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bags import bags, options
+from bags import BAG, BATCH, bags, options
 
 ALLOWED = 0.85
 
@@ -25,13 +25,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--samples", type=int, default=400_000)
+    parser.add_argument("--bag", type=int, default=BAG)
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("overrides", nargs="*", help="further options of the job, e.g. trainer.batch_size=16384")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bags(folder, a.samples, a.rows)
-        common = [*options(folder, a.rows, a.dim), *a.overrides]
+        bags(folder, a.samples, a.rows, a.bag)
+        common = [*options(folder, a.rows, a.dim, a.batch), *a.overrides]
         alone, together = [], []
         for repeat in range(a.repeats):
             alone.append(speed([sys.executable, "-m", "bigembed"], common, folder / f"alone{repeat}"))

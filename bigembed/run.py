@@ -41,7 +41,7 @@ REPLACED = ".replaced"
 STATE = "state.json"  # in a checkpoint
 # What cannot change a result, or is guarded by the fingerprint of the data: a run may be moved, and so may its data.
 FREE_TO_CHANGE = re.compile(
-    r"(runtime|plan|sharding)\.|data\.(path|work_dir|cache_mib|in_memory_mib) |tables\.\w+\.sharding\.|trainer\.(pipeline|save_memory_mib) "
+    r"(runtime|plan|sharding(?!\.(forward|backward)))\.|data\.(path|work_dir|cache_mib|in_memory_mib) |tables\.\w+\.sharding\.|trainer\.(pipeline|save_memory_mib) "
 )
 CHUNK = 1 << 20  # bytes read at once
 
@@ -85,7 +85,9 @@ def is_free(difference: str) -> bool:
 
 
 def absolute_paths(job: Job, base: Path) -> None:
-    """Make the data's paths absolute, so that the run can be continued from any folder."""
+    """Make the job's paths absolute, so that the run can be continued from any folder."""
+    if job.sharding.plan is not None:
+        job.sharding.plan = os.path.join(base, os.path.expanduser(job.sharding.plan))
     if not isinstance(job.data, FilesData):
         return
     whole = job.data.path is None and job.data.hub is None  # the parts are paths themselves

@@ -96,12 +96,12 @@ def test_help_lists_the_commands_within_half_a_second(arguments: list[str], work
     given = best(0.5, work, *arguments)
     assert (given.code, given.err, given.loaded) == (0, "", [])
     assert "usage: bigembed COMMAND" in given.out
-    for command in ("train", "evaluate", "predict", "export"):
+    for command in ("train", "plan", "evaluate", "predict", "export"):
         assert f"\n  {command} " in given.out
     assert given.seconds < 0.5
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "export"])
+@pytest.mark.parametrize("command", ["train", "plan", "evaluate", "predict", "export"])
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_of_a_command(command: str, flag: str, work: Path) -> None:
     given = best(0.5, work, command, "anything=1", flag)
@@ -138,6 +138,15 @@ WRONG = {
     "train resume=RUN trainer.epochs=9": ["resume=", "trainer.epochs (5 → 9)", "leave them out"],
     "train resume=RUN trainer.epochz=9": ["no option 'trainer.epochz'"],
     "train resume=RUN runtime.threads=0": ["runtime.threads is 0; it must be at least 1"],
+    "train sharding.kind=rows": ["sharding.kind=rows", "row_wise"],
+    "train sharding.kernel=key_value": ["tables.text has the kernel key_value", "fused_uvm"],
+    "train runtime=cpu sharding.kernel=fused_uvm": ["fused_uvm", "there is no GPU; use fused"],
+    "train -m hydra.run.dir=x seed=1,2": ["hydra.sweep.dir=DIR"],
+    "plan plan.world_size=0": ["plan.world_size is 0; it must be at least 1"],
+    "plan plan=h10": ["'h10'", "'plan'", "h100"],
+    "plan -m seed=1,2": ["-m is for bigembed train"],
+    "plan resume=RUN": ["is for bigembed train"],
+    "plan hydra.run.dir=x": ["hydra.run.dir=x is for bigembed train"],
     "evaluate": ["run= is missing"],
     "evaluate run=nowhere": ["nowhere is no folder"],
     "evaluate run=.": ["holds no job.yaml"],
@@ -161,8 +170,8 @@ WRONG = {
     "export run=TRAINED out=x table=words": ["table= must name one of the tables of the run: text"],
     "export run=RUN out=x": ["has no finished checkpoint yet"],
     "export run=nowhere out=x": ["nowhere is no folder"],
-    "trian": ["no command 'trian'", "train, evaluate, predict, export"],
-    "--foo": ["no command '--foo'", "train, evaluate, predict, export"],
+    "trian": ["no command 'trian'", "train, plan, evaluate, predict, export"],
+    "--foo": ["no command '--foo'", "train, plan, evaluate, predict, export"],
 }
 
 
@@ -186,7 +195,19 @@ def test_what_is_typed_wrong_is_answered_in_one_line_before_torch_is_loaded(
 
 def test_wrong_arguments_of_every_command_are_tried() -> None:
     commands = [arguments.partition(" ")[0] for arguments in WRONG]
-    assert [commands.count(name) for name in ("train", "evaluate", "predict", "export")] == [16, 11, 4, 8]
+    assert [commands.count(name) for name in ("train", "plan", "evaluate", "predict", "export")] == [20, 5, 11, 4, 8]
+
+
+@pytest.mark.parametrize("command", ["plan", "predict", "export"])
+def test_what_is_the_work_of_one_process_is_refused_under_torchrun(
+    command: str, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    given = answer(work, command, "run=nowhere")
+    assert (given.code, given.out, given.loaded) == (2, "", [])
+    assert given.err == f"bigembed: {command} is the work of one process; start it without torchrun\n"
+    assert answer(work, command, "--help").code == 0
+    assert answer(work, "--version").code == 0
 
 
 def test_what_was_loaded_is_really_seen(work: Path) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ranks import run_ranks
 
 from bigembed.config import compose, saved
 from bigembed.prepare import prepare
-from ranks import run_ranks
 
 COMMON = [
     "data.rows=300",
@@ -202,7 +202,7 @@ def test_pipelines_change_nothing_and_compressed_communication_little(tmp_path: 
     wide = [
         "tables.text.dim=32",
         "tables.hashed.dim=32",
-        "sharding.min_partition=32",
+        "sharding.min_partition=16",
     ]  # int8 travels in blocks of 32 columns
     values = compose_job([*POOLED, *wide, f"hydra.run.dir={tmp_path}/hydra"])
     prepare(saved.from_dict(values), tmp_path)
@@ -237,3 +237,67 @@ def test_tables_of_fp16_are_the_same_on_any_ranks(tmp_path: Path) -> None:
     assert all(np.array_equal(initial[name], before[name]) for name in before)
     for name in after:
         np.testing.assert_allclose(final[name], after[name], atol=2e-3, rtol=2e-3, err_msg=name)
+
+
+def train_stretch(values: dict[str, Any], folder: str, options: list[str], until: int) -> dict[str, Any]:
+    """On one rank: go on from the last checkpoint of the run to the step ``until``, and save."""
+    import os
+
+    import torch.distributed as dist
+
+    from bigembed.runtime import start
+    from bigembed.signals import Stop
+    from bigembed.trainer import ahead, make_step, open_training, save
+
+    store = next(dist.rendezvous("env://"))[0] if "WORLD_SIZE" in os.environ else None
+    job = saved.override(saved.from_dict(values), options)
+    data = prepare(job, Path(folder))
+    with start(job.runtime, store) as runtime:
+        training = open_training(job, Path(folder), data, runtime, Stop())
+        began, batches = training.progress.step, iter(ahead(training))
+        while training.progress.step < min(until, training.steps):
+            make_step(training, batches)
+        save(training)
+        training.saver.close()
+        found = {"began": began, "steps": training.steps, "final": held(training)}
+        del training
+    return found
+
+
+STRETCHES = {
+    "adagrad": [
+        (2, 1, ["sharding.kind=row_wise"]),
+        (3, 1, ["sharding.kind=column_wise"]),
+        (1, 1, []),
+        (4, 2, ["sharding.kind=grid"]),
+        (2, 1, ["sharding.kind=data_parallel"]),
+    ],
+    "rowwise_adagrad": [
+        (1, 1, ["sharding.kernel=dense"]),
+        (2, 1, ["sharding.kind=data_parallel"]),
+        (4, 2, ["sharding.kind=table_row_wise"]),
+        (3, 1, ["sharding.kind=table_wise"]),
+        (2, 1, ["sharding.kind=row_wise", "trainer.save_memory_mib=0"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("optimizer", STRETCHES)
+def test_a_run_that_moves_between_ranks_and_kinds_ends_as_one_that_stays(tmp_path: Path, optimizer: str) -> None:
+    for name in ("moves", "stays"):
+        (tmp_path / name / "encoders").mkdir(parents=True)
+        (tmp_path / name / "checkpoints").mkdir()
+    kind = [f"optim.tables.kind={optimizer}"]
+    values = compose_job([*POOLED, *kind, f"hydra.run.dir={tmp_path}/hydra"])
+    for name in ("moves", "stays"):
+        prepare(saved.from_dict(values), tmp_path / name)
+    stays = train_stretch(values, str(tmp_path / "stays"), [], 100)
+    assert stays["steps"] == 10
+    for number, (world, hosts, options) in enumerate(STRETCHES[optimizer]):
+        until = 2 * (number + 1)
+        stretch = run_ranks(train_stretch, world, values, str(tmp_path / "moves"), options, until, hosts=hosts)
+        assert {rank["began"] for rank in stretch} == {until - 2}
+    expected, final = whole([stays], "final"), whole(stretch, "final")
+    assert expected.keys() == final.keys() and {"text.momentum1", "hashed.momentum1"} <= set(final)
+    for name in expected:
+        np.testing.assert_allclose(final[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)

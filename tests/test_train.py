@@ -198,12 +198,6 @@ def test_a_run_that_is_being_trained_is_left_alone(undisturbed, tmp_path, capsys
     assert tables_of(run) == tables_of(undisturbed)
 
 
-def test_several_processes_under_torchrun_are_refused_before_a_folder_is_made(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert bigembed("train", *SMALL, f"hydra.run.dir={tmp_path}/run") == 2
-    assert "torchrun" in capsys.readouterr().err and not (tmp_path / "run").exists()
-
-
 def test_tables_that_no_memory_holds_are_refused_with_what_is_needed(tmp_path, capsys):
     for option in ("tables.text.buckets=1099511627776", "tables.text.dim=65536"):
         arguments = [entry for entry in SMALL if not entry.startswith(option.split("=")[0])]

@@ -60,6 +60,7 @@ def _job(job: Job, overrides: list[str]) -> Job:
             job.data = FilesData()  # a run on generated reviews, asked about real ones
         if isinstance(job.data, FilesData):
             job.data.hub = None
+    job.sharding.plan = None  # made for the ranks that trained
     job = saved.override(job, overrides)
     check(job)
     return job

@@ -12,7 +12,6 @@ from typing import Any
 from bigembed.config import compose
 from bigembed.config.arguments import parse
 from bigembed.config.schema import HashedTable, IdsTable, Job, PlanOptions, VocabTable
-from bigembed.cores import local_world_size, world_size
 from bigembed.errors import UserError
 from bigembed.files import replace as replace_file
 from bigembed.report import say
@@ -44,7 +43,7 @@ def _plan(options: PlanOptions, job: Job, folder: Path) -> None:
     from bigembed.sharding.room import NoRoom
     from bigembed.sharding.summary import cluster_values, summary_of
 
-    cluster = cluster_on_paper(job, world_size(), local_world_size())
+    cluster = cluster_on_paper(job)
     check_placement(job, cluster.device)
     console = _console()
     try:

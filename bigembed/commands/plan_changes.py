@@ -3,18 +3,18 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from bigembed.config.check import check
 from bigembed.config.placement import check_placement, kernel_of, kind_of
 from bigembed.config.schema import DType, HashedTable, Job, Kernel, Kind, Rounding, TableConfig, VocabTable
 from bigembed.errors import UserError
-from bigembed.model import Model
-from bigembed.sharding.cluster import GPUS_A_HOST, Cluster
-from bigembed.sharding.planner import Planned, make_plan
 
+if TYPE_CHECKING:
+    from bigembed.sharding.cluster import Cluster
+    from bigembed.sharding.planner import Planned
+
+GPUS_A_HOST = 8
 MOST_TIMES = 64  # as many ranks are tried at most
 
 
@@ -24,7 +24,7 @@ class Case:
 
     job: Job
     rows: dict[str, int]
-    cluster: Cluster
+    cluster: "Cluster"
     overrides: tuple[str, ...] = ()
 
     def changed(self, overrides: list[str], rows: dict[str, int] | None = None) -> "Case | None":
@@ -35,15 +35,20 @@ class Case:
 Change = Callable[[Case], Case | None]
 
 
-def plan_on_paper(job: Job, rows: dict[str, int], cluster: Cluster) -> Planned:
+def plan_on_paper(job: Job, rows: dict[str, int], cluster: "Cluster") -> "Planned":
     """Return the plan of a job's tables; nothing is allocated. Raises as ``make_plan`` does."""
+    import torch
+
+    from bigembed.model import Model
+    from bigembed.sharding.planner import make_plan
+
     with torch.device("meta"):  # the head as well
         model = Model(job, rows, torch.device("meta"))
     return make_plan(model, job, cluster)
 
 
 def what_would_fit(
-    job: Job, rows: dict[str, int], cluster: Cluster, tell: Callable[[str], None]
+    job: Job, rows: dict[str, int], cluster: "Cluster", tell: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Return what became of each change alone; where none is enough, of them together; and the least number of ranks that is enough.
 

@@ -1,16 +1,33 @@
 """A plan as a picture: one HTML file that needs nothing else, with the ranks as bars of memory and of time."""
 
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bigembed.sharding.cluster import GIB
-from bigembed.sharding.planner import Planned
-from bigembed.sharding.summary import TIMES
+if TYPE_CHECKING:
+    from bigembed.sharding.planner import Planned
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 1200, 260, 70, 54  # of a drawing, and of its margins for the scales
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#7f3c8d", "#80ba5a", "#a5612a", "#3969ac")
-GREYS = ("#b8b8b8", "#9c9c9c", "#cfcfcf", "#858585")  # of the smaller tables by turns, so that their shards can be told apart
-PHASES = {
+GIB = 2**30
+WIDTH, HEIGHT, LEFT, BOTTOM = 1200, 260, 70, 58  # of a drawing, and of its margins for the scales
+COLOURS = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#cc79a7",
+    "#56b4e9",
+    "#f0e442",
+    "#7f3c8d",
+    "#80ba5a",
+    "#a5612a",
+    "#3969ac",
+)
+GREYS = (
+    "#b8b8b8",
+    "#9c9c9c",
+    "#cfcfcf",
+    "#858585",
+)  # of the smaller tables by turns, so that their shards can be told apart
+PHASES = {  # of a step, in their order
     "forward": "look up",
     "forward_comms": "send vectors",
     "backward_comms": "send gradients",
@@ -29,7 +46,7 @@ table { border-collapse: collapse; } td, th { padding: .15em .8em .15em 0; text-
 Bars = dict[str, list[float]]  # of every colour's name, its height on every rank
 
 
-def picture(planned: Planned, values: dict[str, Any]) -> str:
+def picture(planned: "Planned", values: dict[str, Any]) -> str:
     """Return the HTML of a plan, ``values`` being its summary."""
     cluster, ranks = values["cluster"], values["ranks"]
     on_gpu = cluster["device"] == "cuda"
@@ -46,7 +63,11 @@ def picture(planned: Planned, values: dict[str, Any]) -> str:
             bars = _bytes_by_table(planned, values, names, memory)
             room = cluster[f"room_{memory}"] / GIB
             parts += [f"<h2>{title}, GiB</h2>", _key(bars, colours), _chart(bars, colours, room)]
-    times = {PHASES[phase]: [rank["ms"][phase] for rank in ranks] for phase in TIMES if any(rank["ms"][phase] for rank in ranks)}
+    times = {
+        words: [rank["ms"][phase] for rank in ranks]
+        for phase, words in PHASES.items()
+        if any(rank["ms"][phase] for rank in ranks)
+    }
     colours = dict(zip(PHASES.values(), COLOURS, strict=False))
     parts += ["<h2>Time of a step, ms</h2>", _key(times, colours), _chart(times, colours, None)]
     parts += ["<h2>Tables</h2>", _tables(values["tables"])]
@@ -57,7 +78,8 @@ def picture(planned: Planned, values: dict[str, Any]) -> str:
 def _title(values: dict[str, Any]) -> str:
     cluster = values["cluster"]
     hosts = cluster["world_size"] // cluster["local_world_size"]
-    return f"{len(values['tables']):,} tables on {cluster['world_size']:,} ranks of {hosts:,} hosts"
+    of = f" of {hosts:,} hosts" if hosts > 1 else ""
+    return f"Tables ({len(values['tables']):,}) on {cluster['world_size']:,} ranks{of}"
 
 
 def _drawn(tables: dict[str, Any]) -> list[str]:
@@ -71,7 +93,7 @@ def _smaller(tables: dict[str, Any], names: list[str]) -> list[str]:
     return [f"{count:,} smaller tables{' ' * number}" for number in range(len(GREYS))] if count else []
 
 
-def _bytes_by_table(planned: Planned, values: dict[str, Any], names: list[str], memory: str) -> Bars:
+def _bytes_by_table(planned: "Planned", values: dict[str, Any], names: list[str], memory: str) -> Bars:
     """Return the GiB that each drawn table, and the others together, have on every rank."""
     ranks = planned.cluster.world_size
     smaller = _smaller(values["tables"], names)
@@ -104,13 +126,15 @@ def _chart(bars: Bars, colours: dict[str, str], room: float | None) -> str:
                 top, tall = HEIGHT - HEIGHT * (floors[rank] + height) / highest, HEIGHT * height / highest
                 pieces.append(f"M{LEFT + rank * step:.2f} {top:.2f}h{step - gap:.2f}v{tall:.2f}h-{step - gap:.2f}z")
                 floors[rank] += height
-        shapes.append(f'<path fill="{colours[name]}" d="{"".join(pieces)}"><title>{escape(name.rstrip())}</title></path>')
+        shapes.append(
+            f'<path fill="{colours[name]}" d="{"".join(pieces)}"><title>{escape(name.rstrip())}</title></path>'
+        )
     if room:
         y = HEIGHT - HEIGHT * room / highest
         shapes.append(f'<path stroke="#c00" stroke-dasharray="6 4" d="M{LEFT} {y:.2f}H{WIDTH}"/>')
         shapes.append(f'<text x="{WIDTH}" y="{y - 4:.2f}" text-anchor="end">room for tables: {room:,.1f}</text>')
     shapes += _scales(ranks, highest, step)
-    return f'<svg viewBox="0 -14 {WIDTH} {HEIGHT + BOTTOM}" role="img">{"".join(shapes)}</svg>'
+    return f'<svg viewBox="0 -18 {WIDTH} {HEIGHT + BOTTOM}" role="img">{"".join(shapes)}</svg>'
 
 
 def _scales(ranks: int, highest: float, step: float) -> list[str]:

@@ -7,11 +7,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bigembed.sharding.cluster import GIB
-
 MOST_TABLES, MOST_RANKS = 30, 16
 BAR = 20  # characters
-MIB = 2**20
+MIB, GIB = 2**20, 2**30
 
 
 def print_summary(values: dict[str, Any], console: Console) -> None:

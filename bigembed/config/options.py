@@ -10,11 +10,18 @@ from typing import Any, NamedTuple
 from bigembed.config import kinds, schema
 from bigembed.config.groups import groups
 
-COMMAND_OPTIONS = {"evaluate": schema.EvaluateOptions, "predict": schema.PredictOptions, "export": schema.ExportOptions}
+COMMAND_OPTIONS = {
+    "plan": schema.PlanOptions,
+    "evaluate": schema.EvaluateOptions,
+    "predict": schema.PredictOptions,
+    "export": schema.ExportOptions,
+}
 BESIDES = {
     "hydra.run.dir=DIR": "The run folder; otherwise outputs/DATE/TIME.",
     "hydra.sweep.dir=DIR": "The folder that the run folders of a sweep lie in; otherwise multirun/DATE/TIME.",
-    "resume=RUN": "Go on with the run in a folder, as it was configured; only options of runtime can be given with it.",
+    "resume=RUN": "Go on with the run in a folder, as it was configured; only what cannot change the result can be given with it: "
+    "runtime, sharding, plan, trainer.pipeline, trainer.save_memory_mib, and where the data lies.",
+    "resume=auto": "Begin the run in hydra.run.dir, or go on with it where it is there already.",
     "-m": "A sweep: options may have several values, key=1,2,3, and every combination is trained.",
     "--cfg job": "Show the job instead of training it.",
     "--config-dir DIR": "More YAML files, e.g. DIR/experiment/mine.yaml for experiment=mine.",
@@ -93,12 +100,15 @@ def sections() -> Iterator[Section]:
     yield _section("job", "", schema.Job)
     yield from _axis("data", "data", kinds.DATA)
     yield from _axis("tables.NAME", "table@tables.NAME", kinds.TABLES)
+    yield _section("tables.NAME.sharding", "tables.NAME.sharding.", schema.TableShardingConfig)
     yield _section("features.NAME", "features.NAME.", schema.FeatureConfig)
     yield from _axis("head", "head", kinds.HEADS)
     yield _section("optim", "optim.", schema.OptimConfig)
     yield _section("optim.tables", "optim.tables.", schema.TableOptimConfig)
     yield _section("optim.dense", "optim.dense.", schema.DenseOptimConfig)
     yield _section("trainer", "trainer.", schema.TrainerConfig)
+    yield _section("sharding", "sharding.", schema.ShardingConfig)
+    yield _section("plan", "plan.", schema.PlanConfig)
     yield _section("runtime", "runtime.", schema.RuntimeConfig)
 
 

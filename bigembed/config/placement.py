@@ -17,6 +17,7 @@ CUTS_ROWS = (Kind.row_wise, Kind.table_row_wise, Kind.grid)
 CUTS_COLUMNS = (Kind.column_wise, Kind.table_column_wise, Kind.grid)
 IN_HOST_MEMORY = (Kernel.fused_uvm, Kernel.fused_uvm_caching)
 INT8_BLOCK = 32  # FBGEMM's codec gives each block a scale
+DEFAULT_WIDTH = 128  # of a column shard at least, in TorchRec
 OF_BAGS_ONLY = (Kind.table_row_wise, Kind.table_column_wise, Kind.grid)
 
 
@@ -29,7 +30,8 @@ def kind_of(job: Job, name: str) -> Kind:
 def kernel_of(job: Job, name: str) -> Kernel:
     """Return the kernel that is asked for a table."""
     own = job.tables[name].sharding.kernel
-    return job.sharding.kernel if own is None else own
+    asked = job.sharding.kernel if own is None else own
+    return Kernel.dense if asked is Kernel.auto and kind_of(job, name) is Kind.data_parallel else asked
 
 
 def min_partition_of(job: Job, name: str) -> int | None:
@@ -62,8 +64,6 @@ def kernels_of(job: Job, name: str, device: str) -> list[Kernel]:
     asked = kernel_of(job, name)
     if asked is not Kernel.auto:
         return [asked]
-    if kind_of(job, name) is Kind.data_parallel:
-        return [Kernel.dense]
     return [Kernel.fused, *(IN_HOST_MEMORY if device == "cuda" else ())]
 
 
@@ -119,11 +119,14 @@ def wrong_kind(job: Job, name: str, kind: Kind, device: str) -> str | None:
             "each column shard would keep a row's state of its own, another optimizer than rowwise_adagrad; "
             "use optim.tables.kind=adagrad or sgd, or a kind that does not cut columns"
         )
-    if kind in CUTS_COLUMNS and (min_partition_of(job, name) or 4) > job.tables[name].dim:
-        return f"min_partition is {min_partition_of(job, name)}, more than the table's dim {job.tables[name].dim}"
+    width, dim = min_partition_of(job, name) or DEFAULT_WIDTH, job.tables[name].dim
+    if kind in CUTS_COLUMNS and 2 * width > dim:
+        return f"its dim {dim} is too small to be cut into pieces of {width} columns; set a smaller min_partition, or another kind"
     int8 = _int8(job)
     if int8 and kind in CUTS_ROWS:
-        return f"sharding.{int8[0]}=int8 cannot add up what row shards send; use fp16, bf16, or a kind that does not cut rows"
+        return f"sharding.{int8[0]}=int8 cannot add up what row shards send; use fp16, bf16, or table_wise"
+    if int8 and kind in CUTS_COLUMNS:
+        return f"sharding.{int8[0]}=int8 is scaled in blocks that column shards need not keep; use fp16, bf16, or table_wise"
     return None
 
 
@@ -151,13 +154,11 @@ def _check_options(job: Job, name: str) -> None:
     """Refuse a table's own options where the choices leave them without effect."""
     own, kind, kernel = job.tables[name].sharding, kind_of(job, name), kernel_of(job, name)
     for way in _int8(job):
-        width = min_partition_of(job, name) if kind in CUTS_COLUMNS else None
-        for option, value in (("dim", job.tables[name].dim), ("sharding.min_partition", width)):
-            if value is not None and value % INT8_BLOCK:
-                raise UserError(
-                    f"sharding.{way}=int8 travels in blocks of {INT8_BLOCK} columns, but tables.{name}.{option} is {value}; "
-                    f"use a multiple of {INT8_BLOCK}, or fp16 or bf16"
-                )
+        if job.tables[name].dim % INT8_BLOCK:
+            raise UserError(
+                f"sharding.{way}=int8 travels in blocks of {INT8_BLOCK} columns, but tables.{name}.dim is "
+                f"{job.tables[name].dim}; use a multiple of {INT8_BLOCK}, or fp16 or bf16"
+            )
     if own.min_partition is not None and kind not in (Kind.auto, *CUTS_COLUMNS):
         raise UserError(f"tables.{name}.sharding.min_partition has no meaning for a table that is sharded {kind.name}")
     if own.cache_load_factor is not None and kernel not in (Kernel.auto, Kernel.fused_uvm_caching):

@@ -367,8 +367,8 @@ class OptimConfig:
     warmup_steps: int = option(0, "Steps over which the learning rates first rise from zero.", minimum=0)
     clip_value: float | None = option(
         None,
-        "Clamp every entry of the gradients to [-clip_value, clip_value]: those of the dense parameters, and those of the pooled "
-        "vectors before they reach the tables' rows (where FBGEMM clips: a table's gradient never exists as a whole).",
+        "Clamp every entry of the gradients to [-clip_value, clip_value]: those of the dense parameters, and what "
+        "each id of a sample gives its row (where FBGEMM clips: a table's gradient never exists as a whole).",
         above=0.0,
         maximum=1e38,
     )
@@ -418,10 +418,10 @@ class ShardingConfig:
     kernel: Kernel = option(
         Kernel.auto,
         "auto, fused (in the device's memory, updated in the backward pass), dense (as fused, updated by a dense optimizer), "
-        "fused_uvm (in the host's memory), fused_uvm_caching (there, with a cache on the GPU) or key_value (on SSD).",
+        "fused_uvm (in the host's memory), fused_uvm_caching (there, with a cache on the GPU); key_value (on SSD) is refused as yet.",
     )
     min_partition: int | None = option(
-        None, "Columns that a shard has at least where columns are cut; null: TorchRec's 32.", minimum=4, multiple=4
+        None, "Columns that a shard has at least where columns are cut; null: TorchRec's 128.", minimum=4, multiple=4
     )
     cache_load_factor: float = option(
         0.2, "Part of the rows that fused_uvm_caching keeps on the GPU.", above=0.0, maximum=1.0
@@ -442,7 +442,6 @@ class PlanConfig:
     device: Device = option(Device.auto, "What the ranks compute on; auto: as runtime.device.")
     hbm_gib: float | None = option(None, "Memory of one GPU (GiB).", above=0.0)
     ddr_gib: float | None = option(None, "Memory of one host (GiB), shared by its ranks.", above=0.0)
-    ssd_gib: float | None = option(None, "SSD of one host (GiB), for key_value tables.", above=0.0)
     hbm_gb_s: float | None = option(None, "Bandwidth of a GPU's memory (GB/s).", above=0.0)
     ddr_gb_s: float | None = option(None, "Bandwidth of a host's memory (GB/s).", above=0.0)
     intra_gb_s: float | None = option(None, "Bandwidth between two ranks of a host (GB/s, one way).", above=0.0)

@@ -106,7 +106,10 @@ def _kinds(job: Job, name: str, rows: int, cluster: Cluster) -> list[Kind]:
         return kinds
     if cluster.world_size == 1:
         return [Kind.table_wise]
-    one_way = cluster.local_world_size in (1, cluster.world_size)  # a host's ranks are all, or one: the same as without hosts
+    one_way = cluster.local_world_size in (
+        1,
+        cluster.world_size,
+    )  # a host's ranks are all, or one: the same as without hosts
     return [
         kind
         for kind in kinds
@@ -134,12 +137,13 @@ def _check_rows(name: str, kind: Kind, rows: int, ranks: int) -> None:
     if _fills(rows, ranks):
         return
     why = (
-        f"but has only {rows:,}"
+        f"but it has only {rows:,}"
         if rows < ranks
         else f"but its {rows:,} rows in blocks of {-(-rows // ranks):,} are used up before the last rank"
     )
     raise UserError(
-        f"tables.{name} is sharded {kind.name}, its rows over {ranks:,} ranks, {why}; use tables.{name}.sharding.kind=table_wise"
+        f"tables.{name} is sharded {kind.name}, which cuts its rows over {ranks:,} ranks, {why}; use "
+        f"tables.{name}.sharding.kind=table_wise"
     )
 
 
@@ -161,7 +165,9 @@ def _blocks(dim: int, min_partition: int | None) -> int:
 class Candidates(EmbeddingEnumerator):
     """TorchRec's enumerator, made once, in an order of its own (TorchRec's hangs on Python's hash seed), equal shards estimated once."""
 
-    def __init__(self, job: Job, topology: Topology, batch_size: int, constraints: dict[str, ParameterConstraints]) -> None:
+    def __init__(
+        self, job: Job, topology: Topology, batch_size: int, constraints: dict[str, ParameterConstraints]
+    ) -> None:
         estimators = [
             EmbeddingPerfEstimator(topology=topology, constraints=constraints),
             _StorageEstimator(job, topology, constraints),
@@ -215,10 +221,10 @@ class _StorageEstimator(EmbeddingStorageEstimator):
         finally:
             for tensor, known in classes:
                 if known is not None:
-                    tensor._optimizer_classes = known  # type: ignore[attr-defined]
+                    tensor._optimizer_classes = known
         for option in sharding_options:
             for shard in option.shards:
-                shard.storage += self._besides(option, shard)  # type: ignore[operator]
+                shard.storage += self._besides(option, shard)
 
     def _besides(self, option: ShardingOption, shard: Shard) -> Storage:
         """Return the bytes of a shard's optimizer state; of a dense kernel's gradient as well."""
@@ -228,7 +234,11 @@ class _StorageEstimator(EmbeddingStorageEstimator):
             numbers = rows * columns * (1 + DENSE_STATES[self.job.optim.dense.kind])
             size = numbers * option.tensor.element_size()
         else:
-            state = {TableOptimizer.rowwise_adagrad: rows, TableOptimizer.adagrad: rows * columns, TableOptimizer.sgd: 0}
+            state = {
+                TableOptimizer.rowwise_adagrad: rows,
+                TableOptimizer.adagrad: rows * columns,
+                TableOptimizer.sgd: 0,
+            }
             size = STATE_BYTES * state[kind]
         # FBGEMM keeps one number a row on the GPU, also where the rows are in the host's memory.
         hosted = KERNELS[option.compute_kernel] in IN_HOST_MEMORY and kind is not TableOptimizer.rowwise_adagrad

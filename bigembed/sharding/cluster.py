@@ -31,7 +31,7 @@ class Cluster:
         "cpu" or "cuda".
     hbm : int
         Bytes of one GPU; 0 on CPUs.
-    ddr, ssd : int
+    ddr : int
         Bytes of one host.
     hbm_bandwidth, ddr_bandwidth, intra_bandwidth, inter_bandwidth : float
         Bytes a second: of a GPU's memory, of a host's, between two ranks of a host, between two ranks of different hosts.
@@ -44,7 +44,6 @@ class Cluster:
     device: str
     hbm: int
     ddr: int
-    ssd: int
     hbm_bandwidth: float
     ddr_bandwidth: float
     intra_bandwidth: float
@@ -91,8 +90,8 @@ def cluster_of(job: Job, world: int, local_world: int) -> Cluster:
     return _described(job, world, local_world, device)
 
 
-def cluster_on_paper(job: Job, world: int, local_world: int) -> Cluster:
-    """Return the cluster that ``plan.*`` describes, which need not be here; ``world`` and ``local_world`` are the ranks that are.
+def cluster_on_paper(job: Job) -> Cluster:
+    """Return the cluster that ``plan.*`` describes, which need not be here: without ``plan.world_size`` one rank.
 
     Raises
     ------
@@ -100,9 +99,9 @@ def cluster_on_paper(job: Job, world: int, local_world: int) -> Cluster:
         When what cannot be found out here is missing, or the ranks do not divide into hosts.
     """
     plan = job.plan
-    there = (world, local_world) if plan.world_size is None else (plan.world_size, min(plan.world_size, GPUS_A_HOST))
-    world, local_world = there[0], plan.local_world_size or there[1]
-    if local_world > world or world % local_world:
+    world = plan.world_size or 1
+    local_world = min(world, plan.local_world_size or GPUS_A_HOST)
+    if world % local_world:
         raise UserError(
             f"plan.world_size={world} ranks do not fill hosts of plan.local_world_size={local_world}; every host has as many"
         )
@@ -118,7 +117,6 @@ def _described(job: Job, world: int, local_world: int, device: str) -> Cluster:
         device=device,
         hbm=_bytes(plan.hbm_gib, _free_gpu_memory) if gpu else 0,
         ddr=_bytes(plan.ddr_gib, _free_memory),
-        ssd=_bytes(plan.ssd_gib, lambda: 0),
         hbm_bandwidth=_rate(plan.hbm_gb_s, GPU_BANDWIDTH),
         ddr_bandwidth=_rate(plan.ddr_gb_s, DDR_BANDWIDTH),
         intra_bandwidth=_rate(plan.intra_gb_s, NVLINK_BANDWIDTH if gpu else LOOPBACK_BANDWIDTH),
@@ -143,7 +141,9 @@ def _rate(gb_s: float | None, otherwise: float) -> float:
 
 def _free_gpu_memory() -> int:
     if not torch.cuda.is_available():
-        raise UserError("plan.hbm_gib is missing, and there is no GPU here to ask; give it, or choose a GPU, e.g. plan=h100")
+        raise UserError(
+            "plan.hbm_gib is missing, and there is no GPU here to ask; give it, or choose a GPU, e.g. plan=h100"
+        )
     return torch.cuda.mem_get_info()[0]
 
 

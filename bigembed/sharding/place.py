@@ -4,27 +4,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchrec.distributed.embedding import EmbeddingCollectionSharder
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import CacheParams, ShardingPlan
 
 from bigembed.config.placement import cache_load_factor_of
-from bigembed.config.schema import Job, Kernel, Precision, Rounding
+from bigembed.config.schema import Job, Kernel, Rounding
 from bigembed.runtime import Runtime
 from bigembed.sharding.plan import Plan, to_torchrec
+from bigembed.sharding.sharders import sharders
 
 MODULES = (
     "tables",
     "sequences",
 )  # the attributes under which every model holds its EmbeddingBagCollection and EmbeddingCollection
-COMMUNICATION = {
-    Precision.fp32: CommType.FP32,
-    Precision.fp16: CommType.FP16,
-    Precision.bf16: CommType.BF16,
-    Precision.int8: CommType.INT8,
-}
 
 
 def distribute(model: nn.Module, plan: Plan, job: Job, runtime: Runtime) -> DistributedModelParallel:
@@ -37,18 +29,11 @@ def distribute(model: nn.Module, plan: Plan, job: Job, runtime: Runtime) -> Dist
         tables = {name: plan.tables[name] for name in table_names(getattr(model, module))}
         extras = {name: _extras(job, name, plan.tables[name].kernel) for name in tables}
         modules[module] = to_torchrec(tables, plan.device, plan.local_world_size, extras)
-    fused: dict[str, Any] = {}
-    if job.optim.clip_value is not None:  # the gradient that an id's row gets, before the optimizer
-        fused = {"gradient_clipping": True, "max_gradient": job.optim.clip_value}
-    codecs = _codecs(job) if runtime.world > 1 else None
     return DistributedModelParallel(
         model,
         device=torch.device(runtime.device),
         plan=ShardingPlan(plan=modules),
-        sharders=[
-            EmbeddingBagCollectionSharder(fused_params=fused, qcomm_codecs_registry=codecs),
-            EmbeddingCollectionSharder(fused_params=fused, qcomm_codecs_registry=codecs),
-        ],
+        sharders=sharders(job, runtime.world),
     )
 
 
@@ -72,13 +57,3 @@ def _extras(job: Job, name: str, kernel: Kernel) -> dict[str, Any]:
         extras["cache_params"] = CacheParams(load_factor=cache_load_factor_of(job, name))
     return extras
 
-
-def _codecs(job: Job) -> dict[str, Any] | None:
-    if job.sharding.forward is Precision.fp32 and job.sharding.backward is Precision.fp32:
-        return None
-    return get_qcomm_codecs_registry(
-        QCommsConfig(
-            forward_precision=COMMUNICATION[job.sharding.forward],
-            backward_precision=COMMUNICATION[job.sharding.backward],
-        )
-    )

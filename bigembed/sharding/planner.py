@@ -10,14 +10,14 @@ from torch import nn
 from torchrec.distributed.planner import EmbeddingShardingPlanner
 from torchrec.distributed.planner.proposers import GridSearchProposer, UniformProposer
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.planner.types import PlannerError, Proposer, Shard, ShardingOption
+from torchrec.distributed.planner.types import PlannerError, Shard, ShardingOption
 
 from bigembed.config.placement import kernel_of, kernels_of
 from bigembed.config.schema import Job, Kernel
 from bigembed.sharding.candidates import KERNELS, KINDS, Candidates, constraints_for, kinds_for, topology_of
 from bigembed.sharding.cluster import Cluster
 from bigembed.sharding.plan import Piece, Plan, TablePlan
-from bigembed.sharding.proposers import GreedySteps, Limited, by_table, bytes_on_gpus, largest_bytes, longest_time, looks
+from bigembed.sharding.proposers import Search, by_table, looks
 from bigembed.sharding.room import NoRoom, check_room, no_way
 from bigembed.sharding.sharders import sharders
 
@@ -42,7 +42,15 @@ class Load(NamedTuple):
 
     def plus(self, other: "Load") -> "Load":
         """Return the sum of both."""
-        return Load(*map(sum, zip(self, other, strict=True)))
+        return Load(
+            self.hbm + other.hbm,
+            self.ddr + other.ddr,
+            self.forward + other.forward,
+            self.backward + other.backward,
+            self.forward_comms + other.forward_comms,
+            self.backward_comms + other.backward_comms,
+            self.prefetch + other.prefetch,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +131,10 @@ def _best(
             topology=topology,
             batch_size=batch_size,
             enumerator=candidates,
-            storage_reservation=FixedPercentageStorageReservation(0.0),  # TorchRec's leaves hosts out: the caps are without
-            proposer=_proposers(space) if len(space) > len(rows) else [GreedySteps()],
+            storage_reservation=FixedPercentageStorageReservation(
+                0.0
+            ),  # TorchRec's leaves hosts out: the caps are without
+            proposer=[GridSearchProposer(looks(space)), Search(), UniformProposer()],
             stats=[],
             constraints=constraints,
             debug=False,
@@ -135,16 +145,6 @@ def _best(
             raise no_way(by_table(space), job, rows, cluster) from error
     assert planner._best_plan is not None  # the estimates are nowhere else
     return planner._best_plan
-
-
-def _proposers(space: list[ShardingOption]) -> list[Proposer]:
-    return [
-        GridSearchProposer(looks(space)),
-        GreedySteps(),
-        GreedySteps(use_depth=False),
-        UniformProposer(),
-        *map(Limited, (largest_bytes, longest_time, bytes_on_gpus)),
-    ]
 
 
 @contextmanager
@@ -165,7 +165,7 @@ def _planned(options: list[ShardingOption], job: Job, rows: dict[str, int], clus
     for name in job.tables:
         option, table = found[name], job.tables[name]
         kernel = Kernel.dense if kernel_of(job, name) is Kernel.dense else KERNELS[option.compute_kernel]
-        pieces = [Piece(shard.rank, *shard.offset, *shard.size) for shard in option.shards]  # type: ignore[arg-type]
+        pieces = [Piece(shard.rank, *shard.offset, *shard.size) for shard in option.shards]
         tables[name] = TablePlan(KINDS[option.sharding_type], kernel, rows[name], table.dim, table.dtype, pieces)
         loads[name] = _loads(option.shards)
     plan = Plan(cluster.world_size, cluster.local_world_size, cluster.device, tables)

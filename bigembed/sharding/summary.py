@@ -76,15 +76,15 @@ def _limit(planned: Planned, rank: int, ranks: list[Load]) -> dict[str, Any]:
                     of = causes.setdefault(cause, {})
                     of[name] = of.get(name, 0.0) + time
     cause = max(causes, key=lambda each: sum(causes[each].values()))
-    table = max(causes[cause], key=lambda each: causes[cause][each])
+    heaviest = max(causes[cause], key=lambda each: causes[cause][each])
     step, part = ranks[rank].milliseconds, sum(causes[cause].values())
     mean = sum(load.milliseconds for load in ranks) / len(ranks)
     share = f" ({part / step:.0%})" if step else ""
     slowest = f"rank {rank:,}, the slowest" if len(ranks) > 1 else "the step"
-    text = f"{cause}: {part:.3g} of the {step:.3g} ms{share} of {slowest}, most of it for tables.{table}"
+    text = f"{cause}: {part:.3g} of the {step:.3g} ms{share} of {slowest}, most of it for tables.{heaviest}"
     if mean < 0.99 * step:
         text += f"; the ranks' mean is {mean:.3g} ms"
-    return {"rank": rank, "what": cause, "table": table, "ms": part, "mean_ms": mean, "text": text}
+    return {"rank": rank, "what": cause, "table": heaviest, "ms": part, "mean_ms": mean, "text": text}
 
 
 def _memory(cluster: Cluster, kernel: Kernel) -> str:
