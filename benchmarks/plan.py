@@ -43,7 +43,6 @@ def plan(tables: int, parameters: float, gpus: int, gpu_gib: float) -> Planned:
         device="cuda",
         hbm=int(gpu_gib * GIB),
         ddr=2048 * GIB,
-        ssd=0,
         hbm_bandwidth=3350 * GB,
         ddr_bandwidth=614 * GB,
         intra_bandwidth=450 * GB,

@@ -69,7 +69,7 @@ def job_of(tables: dict[str, tuple[int, int]], **sharding: Any) -> Job:
 def cluster(world: int, local: int, device: str = "cuda", *, gpu: float = 80, host: float = 2048) -> Cluster:
     """Equal hosts, with GiB of a GPU and of a host."""
     hbm = int(gpu * GIB) if device == "cuda" else 0
-    return Cluster(world, local, device, hbm, int(host * GIB), 0, 3350 * GB, 614 * GB, 450 * GB, 50 * GB, reserve=0.15)
+    return Cluster(world, local, device, hbm, int(host * GIB), 3350 * GB, 614 * GB, 450 * GB, 50 * GB, reserve=0.15)
 
 
 def rows_of(job: Job) -> dict[str, int]:

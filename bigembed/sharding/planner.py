@@ -134,7 +134,7 @@ def _best(
             storage_reservation=FixedPercentageStorageReservation(
                 0.0
             ),  # TorchRec's leaves hosts out: the caps are without
-            proposer=[GridSearchProposer(looks(space)), Search(), UniformProposer()],
+            proposer=[GridSearchProposer(looks(space)), Search(cluster.room), UniformProposer()],
             stats=[],
             constraints=constraints,
             debug=False,

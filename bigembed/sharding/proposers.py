@@ -48,6 +48,12 @@ def largest_shard(option: ShardingOption) -> tuple[int, int]:
     return max(hbm), max(ddr)
 
 
+def fits(option: ShardingOption, room: tuple[int, int]) -> bool:
+    """Whether every shard of an option goes into an empty rank."""
+    hbm, ddr = largest_shard(option)
+    return hbm <= room[0] and ddr <= room[1]
+
+
 def largest_bytes(option: ShardingOption) -> float:
     """Return the bytes of an option's largest shard, wherever."""
     return float(sum(largest_shard(option)))
@@ -64,15 +70,24 @@ def bytes_on_gpus(option: ShardingOption) -> float:
 
 
 class Search(Proposer):
-    """Tries combinations by several rules, then betters the best of them where it is slowest."""
+    """Tries combinations by several rules, then betters the best of them where it is slowest.
+
+    Parameters
+    ----------
+    room : (int, int)
+        Bytes that a rank has, in its GPU's memory and in its share of the host's: what is larger cannot fit.
+    """
+
+    def __init__(self, room: tuple[int, int]) -> None:
+        self.room = room
 
     def load(self, search_space: Options, enumerator: Any = None) -> None:
         """Begin with a search space."""
-        self.tables = by_table(search_space)
-        self.left = looks(search_space)
+        everything, self.left = by_table(search_space), looks(search_space)
+        self.tables = by_table([option for option in search_space if fits(option, self.room)])
         self.listed = [
-            *greedy(self.tables, self.left, max),
-            *greedy(self.tables, self.left, sum),
+            *greedy(everything, self.left, max),
+            *greedy(everything, self.left, sum),
             *limited(self.tables, largest_bytes),
             *limited(self.tables, longest_time),
             *frugal(self.tables, self.left),

@@ -7,7 +7,7 @@ from bigembed.config.schema import Job, Kernel, Kind
 from bigembed.errors import UserError
 from bigembed.sharding.candidates import KINDS
 from bigembed.sharding.cluster import GIB, Cluster
-from bigembed.sharding.proposers import bytes_of, largest_shard
+from bigembed.sharding.proposers import bytes_of, fits, largest_shard
 
 
 class NoRoom(UserError):
@@ -30,7 +30,7 @@ def check_room(tables: list[list[ShardingOption]], job: Job, rows: dict[str, int
         )
     hbm, ddr = cluster.room
     for options in tables:
-        if any(most[0] <= hbm and most[1] <= ddr for most in map(largest_shard, options)):
+        if any(fits(option, cluster.room) for option in options):
             continue
         option = min(options, key=lambda each: sum(largest_shard(each)))
         of_hbm, of_ddr = largest_shard(option)
