@@ -23,4 +23,3 @@ def attach(place: dict[str, Any]) -> np.ndarray:
     if 0 in shape:
         return np.empty(shape, place["dtype"])
     return np.memmap(place["path"], np.dtype(place["dtype"]), "r", shape=shape)
-

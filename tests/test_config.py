@@ -191,7 +191,10 @@ CHOICES = {
     "+experiment=imdb": ["'experiment' is made already", "without the +"],
     "+trainer.epochs=2": ["'trainer.epochs' already", "without the +"],
     "seed@foo=1": ["seed@foo=1"],
-    "tables.text=hashed": ["tables.text takes its kind", "table@tables.text=hashed or table@tables.text=ids or table@tables.text=vocab"],
+    "tables.text=hashed": [
+        "tables.text takes its kind",
+        "table@tables.text=hashed or table@tables.text=ids or table@tables.text=vocab",
+    ],
     "+tables.new.dim=8": ["tables.new takes its kind", "table@tables.new=hashed", "with a + in front"],
     "+tables.new={dim:8}": ["tables.new takes its kind", "table@tables.new=hashed", "with a + in front"],
     "+features.new.column=x": ["features.new takes its kind", "feature@features.new=column", "with a + in front"],
@@ -267,7 +270,10 @@ REFUSED = {
     "~features.text": ["features is empty", "+feature@features.text=column"],
     "features.text.table=word": ["features.text.table is 'word'", "known tables: text"],
     "~tables.text": ["features.text.table is 'text'", "known tables: none"],
-    "+feature@features.b=column features.b.pooling=none": ["tables.text differ in pooling (mean, none)", "sequences (none)"],
+    "+feature@features.b=column features.b.pooling=none": [
+        "tables.text differ in pooling (mean, none)",
+        "sequences (none)",
+    ],
     "features.text.pooling=none": ["features.text.pooling is none", "the head takes no sequences", "head=attention"],
     "head=attention": ["head=attention pools sequences, but no feature is one", "pooling=none", "head=bag"],
     f"{TWO_SEQUENCES} tables.b.dim=8": ["one dim", "tables.text.dim=16, tables.b.dim=8"],
@@ -782,7 +788,9 @@ def keep_what_can_be_placed(job: Job) -> None:
     of_a_table = ["rounding", "dtype"]
     drawn = []
     for node in nodes:
-        names = of_a_table if isinstance(node, schema.TableConfig) else [field.name for field in dataclasses.fields(node)]
+        names = (
+            of_a_table if isinstance(node, schema.TableConfig) else [field.name for field in dataclasses.fields(node)]
+        )
         drawn += [(node, name, getattr(node, name)) for name in names]
     for node, name, _ in drawn:
         setattr(node, name, getattr(type(node)(), name))

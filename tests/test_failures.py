@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from ranks import run_commands
 from running import SMALL, tables_of
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_topology import POOLED, SEQUENCES, compose_job, train_variants, whole
 
 from bigembed.config import saved
 from bigembed.prepare import prepare
-from test_topology import POOLED, SEQUENCES, compose_job, train_variants, whole
 
 pytestmark = [
     pytest.mark.gpu,

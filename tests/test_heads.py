@@ -43,7 +43,9 @@ def test_attention_is_the_softmax_mean_of_every_sequence(
     values, scores = random.normal(size=(sum(lengths), dim)), scale * random.normal(size=sum(lengths))
     got = attend(torch.tensor(values), torch.tensor(lengths, dtype=index), torch.tensor(scores))
     assert got.shape == (len(lengths), dim) and got.dtype == torch.float64
-    np.testing.assert_allclose(got.numpy(), softmax_means(values, np.array(lengths, int), scores), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        got.numpy(), softmax_means(values, np.array(lengths, int), scores), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_scores_of_any_size_neither_overflow_nor_vanish() -> None:

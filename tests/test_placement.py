@@ -61,7 +61,7 @@ def refusal(job: Job, device: str) -> str | None:
     return None
 
 
-NO_MEAN_ADAGRAD = "optim.tables.kind=adagrad"  # TorchRec's default would keep a state for each column shard
+ADAGRAD = "optim.tables.kind=adagrad"  # its state is one number an entry, so that columns may be cut
 # The options, whether b is a sequence, the devices that refuse them, and parts of what is said. The other device takes them.
 REFUSED: list[tuple[str, bool, tuple[str, ...], tuple[str, ...]]] = [
     # dtypes
@@ -98,7 +98,7 @@ REFUSED: list[tuple[str, bool, tuple[str, ...], tuple[str, ...]]] = [
     ("tables.b.sharding.kind=data_parallel", True, (CPU,), ("tables.b", "dense", "wrong sizes on a CPU")),
     *(
         (
-            f"{NO_MEAN_ADAGRAD} tables.b.sharding.kind={kind}",
+            f"{ADAGRAD} tables.b.sharding.kind={kind}",
             True,
             BOTH,
             (f"tables.b is sharded {kind}:", "pooled features only", "use table_wise, row_wise or column_wise"),
@@ -110,16 +110,25 @@ REFUSED: list[tuple[str, bool, tuple[str, ...], tuple[str, ...]]] = [
             f"tables.b.sharding.kind={kind}",
             False,
             BOTH,
-            (f"tables.b is sharded {kind}:", "another optimizer than rowwise_adagrad", "optim.tables.kind=adagrad or sgd"),
+            (
+                f"tables.b is sharded {kind}:",
+                "another optimizer than rowwise_adagrad",
+                "optim.tables.kind=adagrad or sgd",
+            ),
         )
         for kind in ("column_wise", "table_column_wise", "grid")
     ),
     *(
         (
-            f"{NO_MEAN_ADAGRAD} sharding.kind={kind} {options}",
+            f"{ADAGRAD} sharding.kind={kind} {options}",
             False,
             BOTH,
-            (f"tables.{name} is sharded {kind}:", f"its dim {dim} is too small", f"pieces of {width} columns", "min_partition"),
+            (
+                f"tables.{name} is sharded {kind}:",
+                f"its dim {dim} is too small",
+                f"pieces of {width} columns",
+                "min_partition",
+            ),
         )
         for kind, options, name, dim, width in (
             ("column_wise", "sharding.min_partition=132", "a", 256, 132),
@@ -130,7 +139,7 @@ REFUSED: list[tuple[str, bool, tuple[str, ...], tuple[str, ...]]] = [
     ),
     *(
         (
-            f"{NO_MEAN_ADAGRAD} sharding.kind={kind} sharding.{way}=int8",
+            f"{ADAGRAD} sharding.kind={kind} sharding.{way}=int8",
             False,
             BOTH,
             (f"tables.a is sharded {kind}:", f"sharding.{way}=int8 {reason}", "use fp16, bf16"),
@@ -144,7 +153,12 @@ REFUSED: list[tuple[str, bool, tuple[str, ...], tuple[str, ...]]] = [
         )
     ),
     # what does not go together, or has no effect
-    ("sharding.forward=int8 tables.b.dim=48", False, BOTH, ("sharding.forward=int8", "tables.b.dim is 48", "multiple of 32")),
+    (
+        "sharding.forward=int8 tables.b.dim=48",
+        False,
+        BOTH,
+        ("sharding.forward=int8", "tables.b.dim is 48", "multiple of 32"),
+    ),
     ("sharding.backward=int8 tables.a.dim=4", False, BOTH, ("sharding.backward=int8", "tables.a.dim is 4")),
     (
         "tables.b.sharding.min_partition=32 sharding.kind=row_wise",
@@ -188,7 +202,9 @@ def test_every_refusal_of_the_source_is_tried() -> None:
     # By function: a refusal is raised, or returned as a reason that check_placement raises.
     assert source.count("raise UserError(") == 7
     functions = {found[1]: found[0] for found in re.finditer(r"def (\w+)\(.*?(?=\ndef |\Z)", source, re.DOTALL)}
-    assert {name: len(re.findall(r"return (?!None|wrong_kernel)", functions[name])) for name in functions if "wrong" in name} == {
+    assert {
+        name: len(re.findall(r"return (?!None|wrong_kernel)", functions[name])) for name in functions if "wrong" in name
+    } == {
         "wrong_kernel": 4,
         "wrong_kind": 6,
         "wrong_dtype": 2,
@@ -227,9 +243,9 @@ def test_a_table_without_any_way_is_refused_with_all_reasons(monkeypatch: pytest
         ("", True),
         ("sharding.kind=table_wise sharding.forward=int8 sharding.backward=int8", False),
         ("sharding.kind=row_wise sharding.forward=fp16 sharding.backward=bf16", True),
-        (f"{NO_MEAN_ADAGRAD} sharding.kind=column_wise sharding.forward=bf16 sharding.min_partition=32", False),
-        (f"{NO_MEAN_ADAGRAD} sharding.kind=grid sharding.min_partition=128", False),
-        (f"{NO_MEAN_ADAGRAD} sharding.kind=column_wise", True),
+        (f"{ADAGRAD} sharding.kind=column_wise sharding.forward=bf16 sharding.min_partition=32", False),
+        (f"{ADAGRAD} sharding.kind=grid sharding.min_partition=128", False),
+        (f"{ADAGRAD} sharding.kind=column_wise", True),
         ("optim.tables.kind=sgd sharding.kind=grid tables.b.dim=8 tables.b.sharding.min_partition=4", False),
         ("sharding.kind=data_parallel", False),
         ("sharding.kernel=dense", False),
@@ -260,12 +276,12 @@ COLUMNS = [Kind.column_wise, Kind.table_column_wise]
     [
         ("", False, ROWS),
         ("", True, [Kind.table_wise, Kind.row_wise]),
-        (NO_MEAN_ADAGRAD, False, [*ROWS, *COLUMNS, Kind.grid]),
+        (ADAGRAD, False, [*ROWS, *COLUMNS, Kind.grid]),
         ("optim.tables.kind=sgd", True, [Kind.table_wise, Kind.row_wise, Kind.column_wise]),
-        (f"{NO_MEAN_ADAGRAD} sharding.min_partition=132", False, ROWS),
-        (f"{NO_MEAN_ADAGRAD} tables.b.dim=64", False, ROWS),
-        (f"{NO_MEAN_ADAGRAD} tables.b.dim=64 tables.b.sharding.min_partition=32", False, [*ROWS, *COLUMNS, Kind.grid]),
-        (f"{NO_MEAN_ADAGRAD} sharding.forward=int8", False, [Kind.table_wise]),
+        (f"{ADAGRAD} sharding.min_partition=132", False, ROWS),
+        (f"{ADAGRAD} tables.b.dim=64", False, ROWS),
+        (f"{ADAGRAD} tables.b.dim=64 tables.b.sharding.min_partition=32", False, [*ROWS, *COLUMNS, Kind.grid]),
+        (f"{ADAGRAD} sharding.forward=int8", False, [Kind.table_wise]),
         ("sharding.backward=int8", True, [Kind.table_wise]),
         ("sharding.kernel=dense", False, [*ROWS, Kind.data_parallel]),
         ("sharding.kernel=fused", False, ROWS),
@@ -313,7 +329,7 @@ def test_kernels_that_the_planner_may_choose_from(options: str, on_cpu: list[Ker
 
 def test_a_tables_own_options_go_before_those_of_all() -> None:
     general = (
-        f"{NO_MEAN_ADAGRAD} sharding.kind=row_wise sharding.kernel=fused sharding.min_partition=32 "
+        f"{ADAGRAD} sharding.kind=row_wise sharding.kernel=fused sharding.min_partition=32 "
         "sharding.cache_load_factor=0.25"
     )
     own = (
@@ -333,8 +349,14 @@ def test_a_tables_own_options_go_before_those_of_all() -> None:
     job = job_of(f"{general} tables.b.sharding.kind=auto tables.b.sharding.kernel=auto")
     assert kinds_of(job, "a", CUDA) == [Kind.row_wise] and len(kinds_of(job, "b", CUDA)) == 6
     assert len(kernels_of(job, "b", CUDA)) == 3
-    assert refusal(job_of("sharding.kind=grid tables.a.sharding.kind=row_wise tables.b.sharding.kind=table_wise"), CPU) is None
-    assert refusal(job_of("sharding.kernel=key_value tables.a.sharding.kernel=fused tables.b.sharding.kernel=dense"), CPU) is None
+    assert (
+        refusal(job_of("sharding.kind=grid tables.a.sharding.kind=row_wise tables.b.sharding.kind=table_wise"), CPU)
+        is None
+    )
+    assert (
+        refusal(job_of("sharding.kernel=key_value tables.a.sharding.kernel=fused tables.b.sharding.kernel=dense"), CPU)
+        is None
+    )
 
 
 def test_a_table_is_a_sequence_if_its_features_are() -> None:

@@ -113,7 +113,9 @@ def reference(job: Job, first: np.ndarray, head: nn.Module) -> tuple[np.ndarray,
         dense.param_groups[0]["lr"] = DENSE_LR * scale
         weight = table.clone().requires_grad_()
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), batch.features.lengths().cumsum(0)])
-        pooled = nn.functional.embedding_bag(batch.features.values(), weight, offsets, mode="sum", include_last_offset=True)
+        pooled = nn.functional.embedding_bag(
+            batch.features.values(), weight, offsets, mode="sum", include_last_offset=True
+        )
         if job.optim.clip_value is not None:  # what every id's row gets
             pooled.register_hook(lambda gradient: gradient.clamp(-job.optim.clip_value, job.optim.clip_value))
         if job.features["text"].pooling is Pooling.mean:

@@ -445,10 +445,10 @@ class PlanConfig:
     hbm_gb_s: float | None = option(None, "Bandwidth of a GPU's memory (GB/s).", above=0.0)
     ddr_gb_s: float | None = option(None, "Bandwidth of a host's memory (GB/s).", above=0.0)
     intra_gb_s: float | None = option(None, "Bandwidth between two ranks of a host (GB/s, one way).", above=0.0)
-    inter_gb_s: float | None = option(None, "Bandwidth between two ranks of different hosts (GB/s, one way).", above=0.0)
-    reserve: float = option(
-        0.15, "Part of every memory left free, for what is not a table.", minimum=0.0, below=1.0
+    inter_gb_s: float | None = option(
+        None, "Bandwidth between two ranks of different hosts (GB/s, one way).", above=0.0
     )
+    reserve: float = option(0.15, "Part of every memory left free, for what is not a table.", minimum=0.0, below=1.0)
 
 
 @dataclass(slots=True)
@@ -526,5 +526,9 @@ class PlanOptions:
     """What ``bigembed plan`` takes besides the choices and options of ``bigembed train``."""
 
     out: str | None = option(None, "JSON file to write the plan to, for sharding.plan=FILE in training.")
-    report: str | None = option(None, "JSON file to write everything to that is told: per table, per rank, the limits, what was tried.")
-    picture: str | None = option(None, "HTML file to draw the ranks with their tables to, as bars of memory and of time.")
+    report: str | None = option(
+        None, "JSON file to write everything to that is told: per table, per rank, the limits, what was tried."
+    )
+    picture: str | None = option(
+        None, "HTML file to draw the ranks with their tables to, as bars of memory and of time."
+    )

@@ -1,5 +1,6 @@
 """fastText's classifier (Joulin et al. 2016): pooled vectors, linear layers, one score a class."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ class Bag(nn.Module):
         super().__init__()
         self.binary = config.classes == 2
         widths = [width, *config.hidden, 1 if self.binary else config.classes]
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
         self.dropout = nn.ModuleList(Dropout(config.dropout, layer) for layer in range(len(self.layers)))
 
     def forward(self, pooled: torch.Tensor, sequences: Any, seeds: torch.Tensor) -> torch.Tensor:

@@ -56,4 +56,3 @@ def _extras(job: Job, name: str, kernel: Kernel) -> dict[str, Any]:
     if kernel is Kernel.fused_uvm_caching:
         extras["cache_params"] = CacheParams(load_factor=cache_load_factor_of(job, name))
     return extras
-

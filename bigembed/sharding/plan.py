@@ -6,7 +6,6 @@ from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.distributed._shard.sharding_spec import EnumerableShardingSpec, ShardMetadata
 from torchrec.distributed.sharding_plan import placement
 from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSharding
