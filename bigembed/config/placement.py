@@ -99,9 +99,9 @@ def wrong_kernel(job: Job, name: str, kernel: Kernel, device: str) -> str | None
     if kernel in IN_HOST_MEMORY and device == "cpu":
         return "it keeps a GPU's rows in the host's memory, and there is no GPU; use fused"
     if kernel is Kernel.dense and job.optim.clip_value is not None:
-        return "a dense kernel does not clip (optim.clip_value) what reaches the rows as the fused ones do; use fused"
+        return "a dense kernel (data_parallel's too) does not clip what reaches the rows; use fused, or no optim.clip_value"
     if kernel is Kernel.dense and is_sequence(job, name) and device == "cpu":
-        return "TorchRec's dense kernel gives sequences of wrong sizes on a CPU; use fused"
+        return "TorchRec's dense kernel (data_parallel's too) gives sequences of wrong sizes on a CPU; use fused"
     return None
 
 

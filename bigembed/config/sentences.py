@@ -75,7 +75,7 @@ def _refused(first: str, cause: BaseException) -> str:
     if "is not Optional" in reason:
         return f"{override}: the option cannot be null"
     named = re.match(r"\+*((table|feature)s\.[^.=]+)", override)
-    if "is not a subclass" in reason and named:
+    if "is not a subclass" in reason and "ShardingConfig" not in reason and named:
         node, group = named.groups()
         choices = " or ".join(f"{group}@{node}={name}" for name in groups()[group])
         return f"{override}: {node} takes its kind by {choices}, with a + in front where there is no {node} yet"

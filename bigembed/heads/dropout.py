@@ -28,7 +28,7 @@ class Dropout(nn.Module):
         if not self.training or not self.share:
             return vectors
         width = vectors.shape[1]
-        places = torch.arange(self.layer * width, (self.layer + 1) * width, device=vectors.device)
+        places = torch.arange(width, device=vectors.device) + (self.layer << 32)
         bits = seeds.unsqueeze(1) + (places + 1) * _STEP
         for multiplier in _MULTIPLIERS:
             bits = (bits ^ (bits >> 30)) * multiplier
