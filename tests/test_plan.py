@@ -522,7 +522,7 @@ def test_what_would_fit_is_what_then_fits(tmp_path: Path, capsys: pytest.Capture
             option for option in options if option.split("=")[0] not in {o.split("=")[0] for o in result["overrides"]}
         ]
         assert bigembed("plan", *kept, *result["overrides"]) == 0, result
-        assert f"{result['step_ms']:.3g} ms" in capsys.readouterr().out
+        assert f"{result['step_ms']:,.4g} ms" in capsys.readouterr().out
 
 
 def test_changes_are_put_together_and_ranks_added_where_none_alone_is_enough(

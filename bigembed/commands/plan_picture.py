@@ -54,7 +54,7 @@ def picture(planned: "Planned", values: dict[str, Any]) -> str:
     colours = dict(zip([*names, *_smaller(values["tables"], names)], [*COLOURS[: len(names)], *GREYS], strict=False))
     parts = [
         f"<h1>{_title(values)}</h1>",
-        f"<p>A step of {values['batch_size']:,} samples takes {values['step_ms']:.3g} ms in the tables alone. "
+        f"<p>A step of {values['batch_size']:,} samples takes {values['step_ms']:,.4g} ms in the tables alone. "
         f"The limit is {escape(values['limit']['text'])}.<br>Bytes and times are estimates of TorchRec’s planner.</p>",
     ]
     memories = [("hbm", "Memory of the GPUs"), ("ddr", "The ranks’ shares of the hosts’ memory")]
@@ -168,7 +168,7 @@ def _tables(tables: dict[str, Any]) -> str:
         rows.append(
             f"<tr><td>{escape(name)}</td><td class=n>{of['rows']:,} × {of['dim']}</td><td>{of['dtype']}</td><td>{of['kind']}</td>"
             f"<td>{of['kernel']}</td><td class=n>{of['pieces']:,}</td><td class=n>{(of['hbm'] + of['ddr']) / GIB:,.2f}</td>"
-            f"<td class=n>{of['ms']['total']:.3g}</td></tr>"
+            f"<td class=n>{of['ms']['total']:,.4g}</td></tr>"
         )
     more = f"<p>… and {len(largest) - MOST_ROWS:,} smaller ones.</p>" if len(largest) > MOST_ROWS else ""
     return f"<table>{''.join(rows)}</table>{more}"

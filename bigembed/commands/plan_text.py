@@ -19,10 +19,11 @@ def print_summary(values: dict[str, Any], console: Console) -> None:
     _print_ranks(values, console)
     rate = "" if values["samples_per_s"] is None else f", {values['samples_per_s']:,.0f} samples/s"
     console.print(
-        f"A step of {values['batch_size']:,} samples takes {values['step_ms']:.3g} ms in the tables alone{rate}.\n"
+        f"A step of {values['batch_size']:,} samples takes {values['step_ms']:,.4g} ms in the tables alone{rate}.\n"
         f"The limit is {values['limit']['text']}.\n"
         "Bytes and times are estimates of TorchRec's planner, not measurements: bytes over bandwidths, without latencies; how many ids "
-        "a sample brings is tables.NAME.sharding.pooling_factor, 1 where it is not given."
+        "a sample brings is tables.NAME.sharding.pooling_factor, 1 where it is not given.",
+        soft_wrap=True,
     )
 
 
@@ -31,7 +32,7 @@ def print_tried(cluster: dict[str, Any], tried: list[dict[str, Any]], console: C
     console.print(f"It does not fit: {_cluster(cluster)}.")
     table = _table("tried in the planner", "fits", "estimated ms", "what to type")
     for result in tried:
-        time = f"{result['step_ms']:.3g}" if result["fits"] else ""
+        time = f"{result['step_ms']:,.4g}" if result["fits"] else ""
         table.add_row(result["change"], "yes" if result["fits"] else "no", time, _typed(result["overrides"]))
     console.print(table)
     if not any(result["fits"] for result in tried):
@@ -51,9 +52,9 @@ def _cluster(values: dict[str, Any]) -> str:
 
 def _print_tables(values: dict[str, Any], console: Console) -> None:
     tables = values["tables"]
-    on_gpu = values["cluster"]["device"] == "cuda"
+    kinds = _memories(values)
     largest = sorted(tables, key=lambda name: -tables[name]["hbm"] - tables[name]["ddr"])
-    table = _table("table", "rows × dim", "numbers", "kind", "kernel", "on ranks", *_memories(on_gpu), "ms")
+    table = _table("table", "rows × dim", "numbers", "kind", "kernel", "on ranks", *kinds.values(), "ms")
     for name in largest[:MOST_TABLES]:
         of = tables[name]
         table.add_row(
@@ -63,8 +64,8 @@ def _print_tables(values: dict[str, Any], console: Console) -> None:
             of["kind"],
             of["kernel"],
             _ranks(of["ranks"], values["cluster"]["world_size"]),
-            *_sizes(of, on_gpu),
-            f"{of['ms']['total']:.3g}",
+            *(_size(of[memory]) for memory in kinds),
+            f"{of['ms']['total']:,.4g}",
         )
     console.print(table)
     if len(largest) > MOST_TABLES:
@@ -76,7 +77,8 @@ def _print_ranks(values: dict[str, Any], console: Console) -> None:
     on_gpu = cluster["device"] == "cuda"
     room = cluster["room_hbm" if on_gpu else "room_ddr"]
     memory = "hbm" if on_gpu else "ddr"
-    table = _table("rank", f"of {_gib(room)} for tables", *_memories(on_gpu), "look up", "talk", "update", "ms")
+    kinds = _memories(values)
+    table = _table("rank", f"of {_gib(room)} for tables", *kinds.values(), "look up", "talk", "update", "ms")
     for rank in _shown(ranks, memory):
         load = ranks[rank]
         full = load[memory] / room if room else 0.0
@@ -85,11 +87,11 @@ def _print_ranks(values: dict[str, Any], console: Console) -> None:
         table.add_row(
             f"{rank:,}",
             f"{bar:<{BAR}} {full:4.0%}",
-            *_sizes(load, on_gpu),
-            f"{times['forward'] + times['prefetch']:.3g}",
-            f"{times['forward_comms'] + times['backward_comms']:.3g}",
-            f"{times['backward']:.3g}",
-            f"{times['total']:.3g}",
+            *(_size(load[memory]) for memory in kinds),
+            f"{times['forward'] + times['prefetch']:,.4g}",
+            f"{times['forward_comms'] + times['backward_comms']:,.4g}",
+            f"{times['backward']:,.4g}",
+            f"{times['total']:,.4g}",
         )
     console.print(table)
     if len(ranks) > MOST_RANKS:
@@ -114,13 +116,15 @@ def _table(first: str, *columns: str) -> Table:
     return table
 
 
-def _memories(on_gpu: bool) -> tuple[str, ...]:
-    return ("on GPUs", "on hosts") if on_gpu else ("memory",)
+def _memories(values: dict[str, Any]) -> dict[str, str]:
+    """Return the memories in which there is something, and the heads of their columns."""
+    if values["cluster"]["device"] == "cpu":
+        return {"ddr": "memory"}
+    return {"hbm": "on GPUs"} | ({"ddr": "on hosts"} if any(load["ddr"] for load in values["ranks"]) else {})
 
 
-def _sizes(of: dict[str, Any], on_gpu: bool) -> tuple[str, ...]:
-    sizes = (of["hbm"], of["ddr"]) if on_gpu else (of["ddr"],)
-    return tuple(_gib(size) if size >= GIB / 10 or not size else f"{size / MIB:,.1f} MiB" for size in sizes)
+def _size(size: int) -> str:
+    return _gib(size) if size >= GIB / 10 else f"{size / MIB:,.1f} MiB"
 
 
 def _ranks(ranks: list[int], world_size: int) -> str:

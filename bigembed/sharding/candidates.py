@@ -106,10 +106,7 @@ def _kinds(job: Job, name: str, rows: int, cluster: Cluster) -> list[Kind]:
         return kinds
     if cluster.world_size == 1:
         return [Kind.table_wise]
-    one_way = cluster.local_world_size in (
-        1,
-        cluster.world_size,
-    )  # a host's ranks are all, or one: the same as without hosts
+    one_way = cluster.local_world_size in (1, cluster.world_size)  # as without hosts
     return [
         kind
         for kind in kinds

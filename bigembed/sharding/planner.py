@@ -101,7 +101,7 @@ def make_plan(model: nn.Module, job: Job, cluster: Cluster) -> Planned:
         except NoRoom:
             if stage is kernels:
                 raise
-    raise AssertionError
+    raise AssertionError("the last stage returns or raises")
 
 
 def _weights(model: nn.Module) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _best(
             enumerator=candidates,
             storage_reservation=FixedPercentageStorageReservation(
                 0.0
-            ),  # TorchRec's leaves hosts out: the caps are without
+            ),  # TorchRec's spares GPUs alone: ours is in the caps
             proposer=[GridSearchProposer(looks(space)), Search(cluster.room), UniformProposer()],
             stats=[],
             constraints=constraints,

@@ -10,8 +10,7 @@ from torchrec.distributed.planner.types import Proposer, ShardingOption
 
 WORK = 30_000  # shards that the combinations of one proposer may have together: about a second
 LEAST_LOOKS = 8  # combinations of a proposer, however many shards each has
-MOST_LIMITS = 32
-STEP = 2**0.5
+LEAST_STEP = 2**0.5  # by which a limit falls
 
 Options = list[ShardingOption]
 
@@ -88,8 +87,8 @@ class Search(Proposer):
         self.listed = [
             *greedy(everything, self.left, max),
             *greedy(everything, self.left, sum),
-            *limited(self.tables, largest_bytes),
-            *limited(self.tables, longest_time),
+            *limited(self.tables, self.left, largest_bytes),
+            *limited(self.tables, self.left, longest_time),
             *frugal(self.tables, self.left),
         ][::-1]
         self.best: Options = []
@@ -166,7 +165,7 @@ def _largest_first(option: ShardingOption, table: int) -> tuple[int, int, int, i
     return -max(hbm), -sum(hbm), -max(ddr), -sum(ddr), table
 
 
-def limited(tables: list[Options], measure: Callable[[ShardingOption], float]) -> list[Options]:
+def limited(tables: list[Options], looks: int, measure: Callable[[ShardingOption], float]) -> list[Options]:
     """Return every table's fastest option below a limit, which is lowered from proposal to proposal.
 
     A limit on ``largest_bytes`` lets tables fit into ranks, one on ``longest_time`` spreads them evenly.
@@ -175,14 +174,15 @@ def limited(tables: list[Options], measure: Callable[[ShardingOption], float]) -
     sizes = [[measure(option) for option in options] for options in tables]
     least = [of.index(min(of)) for of in sizes]
     limit, end = max(map(max, sizes)), max(map(min, sizes)) / 8
+    step = max(LEAST_STEP, (limit / end) ** (1 / looks)) if end else limit
     proposals: list[Options] = []
-    while limit > end and len(proposals) < MOST_LIMITS:
+    while limit > end:
         chosen = [
             next((at for at, size in enumerate(of) if size <= limit), smallest)
             for of, smallest in zip(sizes, least, strict=True)
         ]
         proposals.append([options[at] for options, at in zip(tables, chosen, strict=True)])
-        limit /= STEP
+        limit /= step
     return [*proposals, [options[at] for options, at in zip(tables, least, strict=True)]]
 
 

@@ -81,9 +81,9 @@ def _limit(planned: Planned, rank: int, ranks: list[Load]) -> dict[str, Any]:
     mean = sum(load.milliseconds for load in ranks) / len(ranks)
     share = f" ({part / step:.0%})" if step else ""
     slowest = f"rank {rank:,}, the slowest" if len(ranks) > 1 else "the step"
-    text = f"{cause}: {part:.3g} of the {step:.3g} ms{share} of {slowest}, most of it for tables.{heaviest}"
+    text = f"{cause}: {part:,.4g} of the {step:,.4g} ms{share} of {slowest}, most of it for tables.{heaviest}"
     if mean < 0.99 * step:
-        text += f"; the ranks' mean is {mean:.3g} ms"
+        text += f"; the ranks' mean is {mean:,.4g} ms"
     return {"rank": rank, "what": cause, "table": heaviest, "ms": part, "mean_ms": mean, "text": text}
 
 
