@@ -82,7 +82,7 @@ def given_plan(job: Job, rows: dict[str, int], runtime: Runtime) -> Plan:
                 f"{where} has tables.{name} with {table.rows:,} rows × {table.dim} of {table.dtype.name}, but the job has "
                 f"{rows[name]:,} × {config.dim} of {config.dtype.name}; plan anew"
             )
-        plans.check_covers(name, table, plan.world_size, where)
+        plans.check_layout(name, plan, where)
         check_planned(job, name, table.kind, table.kernel, plan.device)
     return plan
 

@@ -17,4 +17,6 @@ def of_the_disk(error: BaseException) -> UserError | None:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
         return None
     where = f"{error.filename}: " if error.filename else ""
-    return UserError(f"{where}{error.strerror}; a run that was cut short goes on from its last checkpoint with resume=RUN")
+    return UserError(
+        f"{where}{error.strerror}; a run that was cut short goes on from its last checkpoint with resume=RUN"
+    )

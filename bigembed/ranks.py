@@ -52,7 +52,7 @@ class Ranks:
         self.lasting.set_timeout(FOREVER)
         self.store = dist.PrefixStore(f"bigembed/{_this_start(self.lasting, self.rank, self.world)}", self.lasting)
         self.host = socket.gethostname()
-        self.jobs = 0
+        self.jobs = self.begun = 0  # trained together; composed by rank 0, finished ones among them
         self._ended = threading.Event()
         threading.Thread(target=self._watch, name="ranks", daemon=True).start()
 
@@ -157,6 +157,14 @@ class Ranks:
             traceback.print_exception(error)
         _tell(text)
 
+    def part(self) -> None:
+        """Wait on rank 0 until the others are done: it may be the one that holds the store."""
+        if self.chief:
+            for rank in range(1, self.world):
+                self.store.get(f"done/{rank}")
+        else:
+            self.store.set(f"done/{self.rank}", "done")
+
     def leave(self) -> None:
         """Stop watching the other ranks: this one ends well."""
         self._ended.set()
@@ -210,6 +218,7 @@ def together(arguments: list[str], work: Callable[[Ranks], None]) -> int:
     try:
         ranks.agree({"its arguments": " ".join(map(quote, arguments)), **environment()})
         work(ranks)
+        ranks.part()
     except (Exception, KeyboardInterrupt) as error:
         error = of_the_disk(error) or error
         ranks.fail(error)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -36,15 +37,18 @@ class Stepper:
     ) -> None:
         self.model, self.optimizers, self.device = model, optimizers, device
         self.read: deque[Batch] = deque()  # batches that the pipeline has taken and not yet trained on
-        self.source: Iterator[Batch] | None = None
         self.noted: Iterator[Batch] = iter(())
         self.pipeline = None if kind is Pipeline.none else PIPELINES[kind](model, optimizers, device)
 
-    def step(self, batches: Iterator[Batch]) -> tuple[Batch, torch.Tensor]:
-        """Train on the next batch; return it and its samples' losses."""
+    def step(self, batches: Iterator[Batch], left: int) -> tuple[Batch, torch.Tensor]:
+        """Train on the next batch; return it and its samples' losses.
+
+        ``left`` is how many steps, this one included, are made before the model is asked something: the pipeline takes no more
+        batches, since what it has begun to send around of sequences does not outlast a pause.
+        """
         if self.pipeline is not None:
-            if self.source is not batches:
-                self.source, self.noted = batches, self._noted(batches)
+            if not self.read:
+                self.noted = self._noted(islice(batches, left))
             losses, _ = self.pipeline.progress(self.noted)
             return self.read.popleft(), losses
         batch = next(batches)

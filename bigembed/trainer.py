@@ -242,7 +242,7 @@ def make_step(training: Training, batches: Iterator[Batch]) -> None:
     """Move the parameters by the next batch."""
     progress = training.progress
     training.optimizers.schedule(progress.step)
-    batch, losses = training.stepper.step(batches)
+    batch, losses = training.stepper.step(batches, steps_to_pause(training))
     if progress.step % training.per_epoch == 0:
         progress.loss, progress.samples = 0.0, 0
     progress.step += 1
@@ -294,6 +294,12 @@ def tell(training: Training, report: Report, batches: Ahead) -> None:
     for name, value in asdict(recent).items():
         setattr(total, name, getattr(total, name) + value)
     training.recent, training.recent_loss = Speed(), 0.0
+
+
+def steps_to_pause(training: Training) -> int:
+    """Return how many steps are made before the next evaluation, or the end."""
+    left, every = training.steps - training.progress.step, training.job.trainer.eval_every or training.per_epoch
+    return min(left, every - training.progress.step % every) if training.data.validation is not None else left
 
 
 def due(training: Training) -> bool:

@@ -254,7 +254,8 @@ def test_a_disk_that_is_full_for_one_rank_is_one_error_of_all_and_leaves_what_wa
     assert first == second
     text, names, later = first
     assert text == (
-        f"the checkpoint of step 2 could not be written to {tmp_path}: File too large; earlier ones are untouched"
+        f"the checkpoint of step 2 could not be written to {tmp_path}: File too large; earlier ones are untouched; "
+        "make room and go on with resume=RUN"
     )
     assert names == [run.name_of(1)] and later
     run.verify(tmp_path / run.name_of(1))

@@ -1,11 +1,12 @@
 """The run does not depend on the topology: the same rows, samples, losses, weights and figures on any ranks, sharded in any way."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ranks import run_ranks
+from ranks import run_commands, run_ranks
 
 from bigembed.config import compose, saved
 from bigembed.prepare import prepare
@@ -301,3 +302,15 @@ def test_a_run_that_moves_between_ranks_and_kinds_ends_as_one_that_stays(tmp_pat
     assert expected.keys() == final.keys() and {"text.momentum1", "hashed.momentum1"} <= set(final)
     for name in expected:
         np.testing.assert_allclose(final[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("options", [POOLED, SEQUENCES], ids=["pooled", "sequences"])
+def test_evaluations_between_the_steps_of_a_pipeline_change_nothing(tmp_path: Path, options: list[str]) -> None:
+    figures = []
+    for name, pipeline in (("plain", "none"), ("pipelined", "sparse_dist")):
+        command = ["train", *COMMON, *options, f"trainer.pipeline={pipeline}", f"hydra.run.dir={tmp_path}/{name}"]
+        codes, texts = run_commands([[*command, "trainer.eval_every=3", "trainer.report_every=2"]] * 2, tmp_path / name)
+        assert codes == [0, 0], texts
+        found = json.loads((tmp_path / name / "metrics.json").read_text())
+        figures.append([found[part] for part in ("train", "validation", "test")])
+    assert figures[0] == figures[1]

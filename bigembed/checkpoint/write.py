@@ -84,7 +84,9 @@ def _told(folder: Path, step: int) -> Iterator[None]:
         yield
     except OSError as error:
         what = f"the checkpoint of step {step} could not be written to {folder}"
-        raise UserError(f"{what}: {error.strerror}; earlier ones are untouched") from None
+        raise UserError(
+            f"{what}: {error.strerror}; earlier ones are untouched; make room and go on with resume=RUN"
+        ) from None
 
 
 def _create(unfinished: Path, layouts: list[Layout]) -> dict[str, ArrayEntry]:

@@ -82,7 +82,8 @@ def _begin(done: list[Done], auto: bool, ranks: "Ranks | None", job: Job, folder
     else:
         _check_same(saved.load(folder), job, folder, "resume=auto")
     if ranks:
-        ranks.remember(f"folder/{ranks.jobs}", str(folder))
+        ranks.remember(f"folder/{ranks.begun}", str(folder))
+        ranks.begun += 1
     try:
         figures = _train(job, folder, ranks)
     except Exception:
@@ -96,7 +97,7 @@ def _begin(done: list[Done], auto: bool, ranks: "Ranks | None", job: Job, folder
 
 def _before_the_restart(folder: Path, ranks: "Ranks") -> Path:
     """Return the folder that this job had before torchrun restarted the processes: the dated one of today is another."""
-    known = ranks.recall(f"folder/{ranks.jobs}")
+    known = ranks.recall(f"folder/{ranks.begun}")
     if known is None or Path(known) == folder:
         return folder
     with suppress(OSError):

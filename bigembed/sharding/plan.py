@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replace_fields
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.distributed._shard.sharding_spec import EnumerableShardingSpec, Shard
 from torchrec.distributed.sharding_plan import placement
 from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSharding
 
+from bigembed.config.placement import CUTS_COLUMNS, CUTS_ROWS
 from bigembed.config.schema import DType, Job, Kernel, Kind
 from bigembed.errors import UserError
 from bigembed.files import replace
@@ -84,14 +86,20 @@ def from_dict(values: dict[str, Any]) -> Plan:
         str(name): TablePlan(
             Kind[table["kind"]],
             Kernel[table["kernel"]],
-            int(table["rows"]),
-            int(table["dim"]),
+            _whole(table["rows"]),
+            _whole(table["dim"]),
             DType[table["dtype"]],
-            [Piece(*map(int, piece)) for piece in table["pieces"]],
+            [Piece(*map(_whole, piece)) for piece in table["pieces"]],
         )
         for name, table in values["tables"].items()
     }
-    return Plan(int(values["world_size"]), int(values["local_world_size"]), str(values["device"]), tables)
+    return Plan(_whole(values["world_size"]), _whole(values["local_world_size"]), str(values["device"]), tables)
+
+
+def _whole(number: Any) -> int:
+    if type(number) is not int:
+        raise ValueError(f"{number!r} is no whole number")
+    return number
 
 
 def load(path: Path) -> Plan:
@@ -114,29 +122,49 @@ def load(path: Path) -> Plan:
         raise UserError(f"sharding.plan={path} is no plan that bigembed plan wrote: {error}") from None
 
 
-def check_covers(name: str, table: TablePlan, world_size: int, where: str) -> None:
-    """Refuse pieces that overlap, leave rows out, or lie on ranks that are not there."""
-    bad = [piece.rank for piece in table.pieces if not 0 <= piece.rank < world_size]
-    if bad:
-        raise UserError(f"{where}: tables.{name} has a piece on rank {bad[0]}, but there are {world_size} ranks")
+def check_layout(name: str, plan: Plan, where: str) -> None:
+    """Refuse pieces that are not the whole table once, or lie otherwise than TorchRec looks for them: it goes by the kind alone.
+
+    Raises
+    ------
+    UserError
+        Naming the table and what its kind asks for.
+    """
+    table, world, local = plan.tables[name], plan.world_size, plan.local_world_size
+    lost = [piece.rank for piece in table.pieces if not 0 <= piece.rank < world]
+    if lost:
+        raise UserError(f"{where}: tables.{name} has a piece on rank {lost[0]}, but there are {world} ranks")
+    blocks = [list(block) for _, block in groupby(table.pieces, key=lambda piece: (piece.column, piece.columns))]
     if table.kind is Kind.data_parallel:
-        wanted = {(rank, 0, 0, table.rows, table.dim) for rank in range(world_size)}
-        whole = {(piece.rank, piece.row, piece.column, piece.rows, piece.columns) for piece in table.pieces} == wanted
+        right = table.pieces == [Piece(rank, 0, 0, table.rows, table.dim) for rank in range(world)]
     else:
-        inside = all(
-            piece.row >= 0
-            and piece.column >= 0
-            and piece.rows > 0
-            and piece.columns > 0
-            and piece.row + piece.rows <= table.rows
-            and piece.column + piece.columns <= table.dim
-            for piece in table.pieces
+        columns = sorted((block[0].column, block[0].columns) for block in blocks)
+        ends = list(accumulate((width for _, width in columns), initial=0))
+        right = [column for column, _ in columns] == ends[:-1] and ends[-1] == table.dim
+        right = right and (len(blocks) == 1 or table.kind in CUTS_COLUMNS) and all(width > 0 for _, width in columns)
+        right = right and all(block == _over_rows(block[0], table, world, local) for block in blocks)
+        hosts = {piece.rank // local for piece in table.pieces}
+        right = right and (len(hosts) == 1 or table.kind is not Kind.table_column_wise)
+    if not right:
+        raise UserError(
+            f"{where}: the pieces of tables.{name} are not those of a table that is sharded {table.kind.name}; plan anew"
         )
-        area = sum(piece.rows * piece.columns for piece in table.pieces)
-        corners = {(piece.row, piece.column) for piece in table.pieces}
-        whole = inside and area == table.rows * table.dim and len(corners) == len(table.pieces)
-    if not whole:
-        raise UserError(f"{where}: the pieces of tables.{name} are not the whole table, each row and column once")
+
+
+def _over_rows(first: Piece, table: TablePlan, world: int, local: int) -> list[Piece]:
+    """Return the pieces of a block of columns: equal runs of rows over the ranks that its kind cuts rows for, the last one shorter."""
+    ranks = [first.rank]
+    if table.kind is Kind.row_wise:
+        ranks = list(range(world))
+    elif table.kind in CUTS_ROWS:
+        host = first.rank // local
+        ranks = list(range(host * local, (host + 1) * local))
+    run = -(-table.rows // len(ranks))
+    starts = [number * run for number in range(len(ranks))]
+    return [
+        Piece(rank, row, first.column, min(run, table.rows - row), first.columns)
+        for rank, row in zip(ranks, starts, strict=True)
+    ]
 
 
 def to_torchrec(

@@ -174,7 +174,7 @@ def limited(tables: list[Options], looks: int, measure: Callable[[ShardingOption
     sizes = [[measure(option) for option in options] for options in tables]
     least = [of.index(min(of)) for of in sizes]
     limit, end = max(map(max, sizes)), max(map(min, sizes)) / 8
-    step = max(LEAST_STEP, (limit / end) ** (1 / looks)) if end else limit
+    step = max(LEAST_STEP, (limit / end) ** (1 / looks))
     proposals: list[Options] = []
     while limit > end:
         chosen = [
