@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-BAG, BATCH = 20, 4096  # as in a click log; --bag 200 --batch 2048 is a job on texts
+BAG, BATCH = 20, 4096  # as in a click log
 
 
 def bags(folder: Path, samples: int, rows: int, bag: int = BAG, seed: int = 0) -> None:

@@ -1,6 +1,7 @@
 """Several gloo ranks against one process on the same cores: samples/s of the whole job, on a table of 5M rows × 64.
 
-    python benchmarks/ranks.py
+    python benchmarks/ranks.py                                                  bags of 200 ids, as of texts
+    python benchmarks/ranks.py --bag 20 --batch 4096 --samples 400000           bags of 20, as of clicks
 
 Both run in turn, several times, with all cores between them; the figures are medians, the samples/s those of metrics.json
 (`speed`: reading, encoding, steps and reports, without the start of the processes).
@@ -14,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bags import BAG, BATCH, bags, options
+from bags import bags, options
 
 ALLOWED = 0.85
 
@@ -24,9 +25,9 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--dim", type=int, default=64)
-    parser.add_argument("--samples", type=int, default=400_000)
-    parser.add_argument("--bag", type=int, default=BAG)
-    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--samples", type=int, default=120_000)
+    parser.add_argument("--bag", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("overrides", nargs="*", help="further options of the job, e.g. trainer.batch_size=16384")
     a = parser.parse_args()

@@ -288,7 +288,10 @@ def test_a_column_that_holds_no_ids_is_refused(tmp_path, array):
     with pytest.raises(UserError) as caught:
         ids(path)
     message = str(caught.value).replace("element", "item")  # what Parquet calls the values of a list
-    assert message == f"Column 'id' of {path} holds {array.type}, not whole numbers or lists of them; name another column, or convert it."
+    assert (
+        message
+        == f"Column 'id' of {path} holds {array.type}, not whole numbers or lists of them; name another column, or convert it."
+    )
 
 
 def test_the_first_value_of_json_lines_tells_whether_ids_are_lists(tmp_path, monkeypatch):
