@@ -19,6 +19,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def by_torchrun() -> bool:
+    """Whether torchrun started this process, with others or alone."""
+    return world_size() > 1 or "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def local_world_size() -> int:
     """Return how many of them are on this host."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

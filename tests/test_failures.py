@@ -109,6 +109,20 @@ def arrays_of(run: Path) -> dict[str, np.ndarray]:
     return {path.name: np.load(path) for path in sorted((last / "tables").iterdir())}
 
 
+def test_a_single_rank_goes_on_in_the_dated_folder_that_it_had(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", "--max-restarts=1"]
+    with (tmp_path / "log").open("w") as log:
+        command += ["-m", "bigembed", "train", *LONG]
+        process = subprocess.Popen(command, stdout=log, stderr=log, text=True, cwd=tmp_path)
+    end = time.monotonic() + 60
+    while not list(tmp_path.glob("outputs/*/*/checkpoints/step-*/manifest.json")) and time.monotonic() < end:
+        time.sleep(0.02)
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    assert process.wait(100) == 0, (tmp_path / "log").read_text()
+    assert "continuing at step" in (tmp_path / "log").read_text()
+    assert len(list(tmp_path.glob("outputs/*/*"))) == 1
+
+
 class Failing:
     """Puts an error into a function of the trainer on one rank."""
 

@@ -83,7 +83,7 @@ def planned(job: Job, on: Cluster) -> Planned:
     made = plan_on_paper(job, rows_of(job), on)
     assert list(made.plan.tables) == list(job.tables)
     for name, table in made.plan.tables.items():
-        plans.check_covers(name, table, on.world_size, "test")
+        plans.check_layout(name, made.plan, "test")
         assert (table.rows, table.dim, table.dtype) == (
             rows_of(job)[name],
             job.tables[name].dim,
@@ -472,7 +472,7 @@ def test_a_plan_is_told_written_and_drawn(
     assert "The limit is" in out and "not measurements" in out
     plan, report = plans.load(tmp_path / "plan.json"), json.loads((tmp_path / "report.json").read_text())
     assert (plan.world_size, plan.local_world_size, plan.device) == (16, 8, "cuda")
-    plans.check_covers("text", plan.tables["text"], 16, "test")
+    plans.check_layout("text", plan, "test")
     assert report["fits"] and len(report["ranks"]) == 16
     of = report["tables"]["text"]
     assert of["hbm"] == sum(rank["hbm"] for rank in report["ranks"]) > 10_000_000 * 32 * 4

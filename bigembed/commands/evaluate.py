@@ -11,7 +11,7 @@ from bigembed.config import saved
 from bigembed.config.arguments import parse
 from bigembed.config.check import check
 from bigembed.config.schema import EvaluateOptions, FilesData, Job
-from bigembed.cores import world_size
+from bigembed.cores import by_torchrun
 from bigembed.errors import UserError
 from bigembed.files import replace
 from bigembed.report import told
@@ -24,7 +24,7 @@ ALLOWED = r"(data|runtime)\..*|trainer\.eval_batch_size=.*|head\.label=.*|featur
 
 def main(arguments: list[str]) -> int:
     """Print the figures that ``arguments`` ask for; return the exit code."""
-    if world_size() == 1:
+    if not by_torchrun():
         _answer(arguments, None)
         return 0
     from bigembed.ranks import together

@@ -54,6 +54,8 @@ def _plan(options: PlanOptions, job: Job, folder: Path) -> None:
         print_tried(cluster_values(cluster), tried, console)
         values = {"fits": False, "why": str(error), "cluster": cluster_values(cluster), "tried": tried}
         _write("report", options.report, json.dumps(values, indent=1))
+        if options.out or options.picture:
+            say("there is no plan to write or to draw")
         raise
     values = summary_of(planned, job.trainer.batch_size)
     print_summary(values, console)

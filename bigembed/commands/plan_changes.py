@@ -55,7 +55,7 @@ def what_would_fit(
     Returns
     -------
     list of dict
-        With "change" in words, "overrides" to type, "fits", and "step_ms" or "why" not.
+        With "change" in words, "overrides" to type, "fits", and "step_ms" and "ddr" (bytes in the hosts' memory) or "why" not.
     """
     case, tried = Case(job, rows, cluster), []
     for words, change in CHANGES.items():
@@ -81,7 +81,9 @@ def _tried(words: str, case: Case) -> dict[str, Any]:
         planned = plan_on_paper(case.job, case.rows, case.cluster)
     except UserError as error:
         return {**result, "fits": False, "why": str(error)}
-    return {**result, "fits": True, "step_ms": max(load.milliseconds for load in planned.ranks())}
+    loads = planned.ranks()
+    milliseconds = max(load.milliseconds for load in loads)
+    return {**result, "fits": True, "step_ms": milliseconds, "ddr": sum(load.ddr for load in loads)}
 
 
 def _together(case: Case, tell: Callable[[str], None]) -> list[dict[str, Any]]:

@@ -30,10 +30,13 @@ def print_summary(values: dict[str, Any], console: Console) -> None:
 def print_tried(cluster: dict[str, Any], tried: list[dict[str, Any]], console: Console) -> None:
     """Print what ``what_would_fit`` returned."""
     console.print(f"It does not fit: {_cluster(cluster)}.")
-    table = _table("tried in the planner", "fits", "estimated ms", "what to type")
+    gpu = cluster["device"] == "cuda"
+    hosts = ["of it on hosts"] if gpu else []
+    table = _table("tried in the planner", "fits", *hosts, "estimated ms", "what to type")
     for result in tried:
         time = f"{result['step_ms']:,.4g}" if result["fits"] else ""
-        table.add_row(result["change"], "yes" if result["fits"] else "no", time, _typed(result["overrides"]))
+        lies = [_size(result["ddr"]) if result["fits"] else ""] if gpu else []
+        table.add_row(result["change"], "yes" if result["fits"] else "no", *lies, time, _typed(result["overrides"]))
     console.print(table)
     if not any(result["fits"] for result in tried):
         console.print("Nothing of this is enough.")

@@ -13,7 +13,7 @@ from bigembed import run
 from bigembed.config import compose, saved
 from bigembed.config.check import check
 from bigembed.config.schema import GeneratedData, IdsTable, Job, Which
-from bigembed.cores import world_size
+from bigembed.cores import by_torchrun
 from bigembed.data.generated import best_accuracy
 from bigembed.errors import UserError
 from bigembed.examples import alone
@@ -31,7 +31,7 @@ Done = tuple[Job, Path, dict[str, Any]]
 
 def main(arguments: list[str]) -> int:
     """Train what ``arguments`` describe; return the exit code."""
-    if world_size() == 1:
+    if not by_torchrun():
         _lead(arguments, None)
         return 0
     from bigembed.ranks import together  # torch knows how the processes find each other

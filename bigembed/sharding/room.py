@@ -26,7 +26,7 @@ def check_room(tables: list[list[ShardingOption]], job: Job, rows: dict[str, int
     if need > free:
         raise NoRoom(
             f"the tables and their optimizer's state need {_gib(need)}, but {_gib(free)} are free{_where(cluster)}; "
-            f"{_largest(tables, job, rows)}: fewer buckets, a smaller max_size or dim"
+            f"{_largest(tables, job, rows)}: fewer buckets, a smaller max_size, dim or dtype"
         )
     hbm, ddr = cluster.room
     for options in tables:
@@ -38,7 +38,7 @@ def check_room(tables: list[list[ShardingOption]], job: Job, rows: dict[str, int
         raise NoRoom(
             f"no rank can hold a piece of tables.{option.name}, {rows[option.name]:,} rows × {job.tables[option.name].dim}: the "
             f"smallest, {KINDS[option.sharding_type].name} with the kernel {option.compute_kernel}, needs {_gib(needs)}, but "
-            f"{_gib(has)} are free on a rank; {_loosened(job, [option.name])}fewer buckets, a smaller max_size or dim"
+            f"{_gib(has)} are free on a rank; {_loosened(job, [option.name])}fewer buckets, a smaller max_size, dim or dtype"
         )
 
 
@@ -48,7 +48,7 @@ def no_way(tables: list[list[ShardingOption]], job: Job, rows: dict[str, int], c
     return NoRoom(
         f"the tables and their optimizer's state need {_gib(_need(tables))} and {_gib(_free(tables, cluster))} are "
         f"free{_where(cluster)}, but no way was found to lay their pieces; {_largest(tables, job, rows)}: "
-        f"{_loosened(job, asked)}fewer buckets, a smaller max_size or dim"
+        f"{_loosened(job, asked)}fewer buckets, a smaller max_size, dim or dtype"
     )
 
 
@@ -66,6 +66,7 @@ def _free(tables: list[list[ShardingOption]], cluster: Cluster) -> int:
 
 def _where(cluster: Cluster) -> str:
     on = f" on {cluster.world_size:,} ranks" if cluster.world_size > 1 else ""
+    on += ", GPUs and hosts together," if cluster.device == "cuda" else ""
     return f"{on} beside the reserve (plan.reserve={cluster.reserve:g})" if cluster.reserve else on
 
 
