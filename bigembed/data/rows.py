@@ -77,7 +77,7 @@ def wished(path: Path | str, schema: pa.Schema, columns: Columns) -> pa.Schema:
             plain = type_of(plain)
             if plain is None:
                 raise UserError(
-                    f"column {name!r} of {path} holds {stored}, not {what}; name another column, or convert it"
+                    f"Column {name!r} of {path} holds {stored}, not {what}; name another column, or convert it."
                 )
         fields.append(pa.field(name, plain))
     return pa.schema(fields)
