@@ -70,7 +70,7 @@ KINDS = {
     ),
     "sequences": (SEQUENCES, ["table_wise", "row_wise", "column_wise", "auto"]),
 }
-WORLDS = [(2, 1), (3, 1), (4, 1), (4, 2), (4, 4)]  # ranks, hosts
+WORLDS = [(2, 1), (3, 1), (4, 2), *(pytest.param(4, hosts, marks=pytest.mark.slow) for hosts in (1, 4))]  # ranks, hosts
 
 
 def compose_job(options: list[str]) -> dict[str, Any]:
