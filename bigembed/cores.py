@@ -29,6 +29,11 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def local_rank() -> int:
+    """Return which of the processes of this host this one is."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def threads_here() -> int:
     """Return the share of the cores that belongs to this process."""
     return max(1, available_cores() // local_world_size())

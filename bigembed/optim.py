@@ -37,8 +37,17 @@ DENSE_OPTIMIZERS = {
 EPS = 1e-8  # FBGEMM's; torch has 1e-10 for Adagrad. One for both, or the same job differs between them (mlcommons/training#622).
 
 
-OF_TABLES = ("tables.", "sequences.")  # what the names of the tables' parameters begin with
+MODULES = (
+    "tables",
+    "sequences",
+)  # the attributes under which a model holds its EmbeddingBagCollection and EmbeddingCollection
+OF_TABLES = tuple(f"{module}." for module in MODULES)  # what the names of the tables' parameters begin with
 DENSE_STATES = {"momentum1": "sum"}  # FBGEMM's name of a state, and the dense optimizers'
+
+
+def table_of(name: str) -> str:
+    """Return the table that a parameter or a state belongs to, by its name in the model."""
+    return name.removesuffix(".weight").rpartition(".")[2]
 
 
 def fuse(model: nn.Module, job: Job, dense: Collection[str]) -> None:
@@ -48,8 +57,7 @@ def fuse(model: nn.Module, job: Job, dense: Collection[str]) -> None:
     """
     config = job.optim.tables
     for name, parameter in model.named_parameters():
-        table = name.removesuffix(".weight").rpartition(".")[2]
-        if name.startswith(OF_TABLES) and table not in dense:
+        if name.startswith(OF_TABLES) and table_of(name) not in dense:
             _apply_optimizer_in_backward(
                 TABLE_OPTIMIZERS[config.kind], [parameter], _options(config, TableOptimizer.sgd)
             )

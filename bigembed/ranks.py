@@ -27,7 +27,7 @@ import xxhash
 from bigembed import __version__
 from bigembed.config import saved
 from bigembed.config.schema import Job
-from bigembed.cores import local_world_size
+from bigembed.cores import local_rank, local_world_size
 from bigembed.errors import UserError, of_the_disk
 from bigembed.shared import attach, publish
 from bigembed.signals import Stopped
@@ -110,18 +110,17 @@ class Ranks:
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         """Run the block on rank 0 first, then on the first rank of every host, then on the others."""
-        local_rank, key = int(os.environ.get("LOCAL_RANK", "0")), f"turn/{self.jobs}"
-        for before in {0, self.rank - local_rank} - {self.rank}:
+        key = f"turn/{self.jobs}"
+        for before in {0, self.rank - local_rank()} - {self.rank}:
             self.store.get(f"{key}/{before}")
         yield
-        if local_rank == 0:
+        if local_rank() == 0:
             self.store.set(f"{key}/{self.rank}", "done")
 
     def once_per_host(self, name: str, make: Callable[[], list[np.ndarray] | None]) -> list[np.ndarray] | None:
         """Return what ``make`` gives on the first rank of this host; the others, which come after it, share its memory."""
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        key = f"shared/{self.jobs}/{self.rank - local_rank}/{name}"
-        if local_rank:
+        key = f"shared/{self.jobs}/{self.rank - local_rank()}/{name}"
+        if local_rank():
             places = json.loads(self.store.get(key))
             return None if places is None else [attach(place) for place in places]
         arrays = make()

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torchrec.distributed import comm
 
 from bigembed.config.schema import Device, RuntimeConfig
-from bigembed.cores import local_world_size, threads_here, world_size
+from bigembed.cores import local_rank, local_world_size, threads_here, world_size
 from bigembed.errors import UserError
 
 PATIENCE = timedelta(days=7)  # a lost rank is noticed otherwise: waiting for a slow one is no error
@@ -93,4 +93,4 @@ def _device(wished: Device) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError("runtime.device is cuda, but torch sees no GPU here; use runtime.device=cpu or auto")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cuda", local_rank())

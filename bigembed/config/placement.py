@@ -40,6 +40,12 @@ def min_partition_of(job: Job, name: str) -> int | None:
     return job.sharding.min_partition if own is None else own
 
 
+def column_blocks(job: Job, name: str) -> int:
+    """Return into how many blocks TorchRec cuts a table's columns: of the least width that divides them and is a multiple of 4."""
+    least, dim = min_partition_of(job, name) or DEFAULT_WIDTH, job.tables[name].dim
+    return dim // next((width for width in range(least, dim) if dim % width == 0 and width % 4 == 0), dim)
+
+
 def cache_load_factor_of(job: Job, name: str) -> float:
     """Return which part of a table's rows its cache on the GPU holds."""
     own = job.tables[name].sharding.cache_load_factor
@@ -120,7 +126,7 @@ def wrong_kind(job: Job, name: str, kind: Kind, device: str) -> str | None:
             "use optim.tables.kind=adagrad or sgd, or a kind that does not cut columns"
         )
     width, dim = min_partition_of(job, name) or DEFAULT_WIDTH, job.tables[name].dim
-    if kind in CUTS_COLUMNS and 2 * width > dim:
+    if kind in CUTS_COLUMNS and column_blocks(job, name) == 1:
         return f"its dim {dim} is too small to be cut into pieces of {width} columns; set a smaller min_partition, or another kind"
     int8 = _int8(job)
     if int8 and kind in CUTS_ROWS:

@@ -1,11 +1,10 @@
 """The ways in which tables could be laid over a cluster, with TorchRec's estimates of their bytes and milliseconds."""
 
 import math
-from functools import cache
 from typing import Any
 
 from torch import nn
-from torchrec.distributed.planner.constants import HBM_TO_DDR_MEM_BW, MIN_CW_DIM
+from torchrec.distributed.planner.constants import HBM_TO_DDR_MEM_BW
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator, EmbeddingStorageEstimator
 from torchrec.distributed.planner.types import ParameterConstraints, Shard, ShardingOption, Storage, Topology
@@ -15,6 +14,7 @@ from bigembed.config.placement import (
     CUTS_COLUMNS,
     IN_HOST_MEMORY,
     cache_load_factor_of,
+    column_blocks,
     kernel_of,
     kind_of,
     kinds_of,
@@ -108,11 +108,7 @@ def _kinds(job: Job, name: str, rows: int, cluster: Cluster) -> list[Kind]:
         return [Kind.table_wise]
     one_way = cluster.local_world_size in (1, cluster.world_size)  # as without hosts
     return [
-        kind
-        for kind in kinds
-        if not (kind in WITHIN_HOSTS and one_way)
-        and not (kind in CUTS_COLUMNS and _blocks(job.tables[name].dim, min_partition_of(job, name)) == 1)
-        and _fills(rows, _ranks_of_rows(kind, cluster))
+        kind for kind in kinds if not (kind in WITHIN_HOSTS and one_way) and _fills(rows, _ranks_of_rows(kind, cluster))
     ]
 
 
@@ -148,15 +144,8 @@ def _shards(job: Job, name: str, kind: Kind, cluster: Cluster) -> int:
     """Return into how many pieces a kind cuts a table."""
     if kind is Kind.data_parallel:
         return cluster.world_size
-    blocks = _blocks(job.tables[name].dim, min_partition_of(job, name)) if kind in CUTS_COLUMNS else 1
+    blocks = column_blocks(job, name) if kind in CUTS_COLUMNS else 1
     return _ranks_of_rows(kind, cluster) * blocks
-
-
-@cache
-def _blocks(dim: int, min_partition: int | None) -> int:
-    """Return into how many blocks TorchRec cuts the columns: of the least width that divides them and is a multiple of 4."""
-    least = min_partition or MIN_CW_DIM
-    return dim // next((width for width in range(least, dim) if dim % width == 0 and width % 4 == 0), dim)
 
 
 class Candidates(EmbeddingEnumerator):

@@ -9,14 +9,10 @@ from torchrec.distributed.types import CacheParams, ShardingPlan
 
 from bigembed.config.placement import cache_load_factor_of
 from bigembed.config.schema import Job, Kernel, Rounding
+from bigembed.optim import MODULES
 from bigembed.runtime import Runtime
 from bigembed.sharding.plan import Plan, to_torchrec
 from bigembed.sharding.sharders import sharders
-
-MODULES = (
-    "tables",
-    "sequences",
-)  # the attributes under which every model holds its EmbeddingBagCollection and EmbeddingCollection
 
 
 def distribute(model: nn.Module, plan: Plan, job: Job, runtime: Runtime) -> DistributedModelParallel:

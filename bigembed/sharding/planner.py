@@ -14,6 +14,7 @@ from torchrec.distributed.planner.types import PlannerError, Shard, ShardingOpti
 
 from bigembed.config.placement import kernel_of, kernels_of
 from bigembed.config.schema import Job, Kernel
+from bigembed.optim import MODULES, table_of
 from bigembed.sharding.candidates import KERNELS, KINDS, Candidates, constraints_for, kinds_for, topology_of
 from bigembed.sharding.cluster import Cluster
 from bigembed.sharding.plan import Piece, Plan, TablePlan
@@ -106,12 +107,9 @@ def make_plan(model: nn.Module, job: Job, cluster: Cluster) -> Planned:
 
 def _weights(model: nn.Module) -> dict[str, Any]:
     """Return the weights of the tables of ``model.tables`` and ``model.sequences`` by table."""
-    modules = [getattr(model, name, None) for name in ("tables", "sequences")]
+    modules = [getattr(model, name, None) for name in MODULES]
     return {
-        name.removesuffix(".weight").rpartition(".")[2]: weight
-        for module in modules
-        if module is not None
-        for name, weight in module.named_parameters()
+        table_of(name): weight for module in modules if module is not None for name, weight in module.named_parameters()
     }
 
 

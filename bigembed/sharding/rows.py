@@ -8,7 +8,7 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBat
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
-from bigembed.optim import DENSE_STATES, OF_TABLES, Optimizers
+from bigembed.optim import DENSE_STATES, OF_TABLES, Optimizers, table_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def weights(model: DistributedModelParallel) -> dict[str, list[Shard]]:
     found = {}
     for key, value in model.state_dict().items():
         if key.startswith(OF_TABLES):
-            found[_table_of(key)] = _shards(value)
+            found[table_of(key)] = _shards(value)
     return found
 
 
@@ -62,8 +62,8 @@ def states(model: DistributedModelParallel, optimizers: Optimizers) -> dict[str,
     """Return this rank's shards of every optimizer state of the tables, by table and name ("momentum1"), whatever the kernel."""
     found: dict[str, dict[str, list[Shard]]] = {}
     for key, state in model.fused_optimizer.state_dict()["state"].items():
-        found[_table_of(key)] = {name.rpartition(".")[2]: _shards(value) for name, value in state.items()}
-    unfused = {_table_of(name) for name, _ in optimizers.unfused}
+        found[table_of(key)] = {name.rpartition(".")[2]: _shards(value) for name, value in state.items()}
+    unfused = {table_of(name) for name, _ in optimizers.unfused}
     for table, shards in weights(model).items():
         if table in unfused:
             found[table] = _unfused_states(table, shards, optimizers)
@@ -72,7 +72,7 @@ def states(model: DistributedModelParallel, optimizers: Optimizers) -> dict[str,
 
 def _unfused_states(table: str, shards: list[Shard], optimizers: Optimizers) -> dict[str, list[Shard]]:
     """Return the states that a dense optimizer keeps of a table's parameters, as shards of the fused ones' names and shapes."""
-    parameters = [parameter for name, parameter in optimizers.unfused if _table_of(name) == table]
+    parameters = [parameter for name, parameter in optimizers.unfused if table_of(name) == table]
     found: dict[str, list[Shard]] = {name: [] for name in optimizers.unfused_states()}
     assert optimizers.tables is not None
     for shard in shards:
@@ -84,10 +84,6 @@ def _unfused_states(table: str, shards: list[Shard], optimizers: Optimizers) -> 
             dimensions = 1 if by_row else 2
             entry.append(replace(shard, local=local, start=shard.start[:dimensions], shape=shard.shape[:dimensions]))
     return found
-
-
-def _table_of(key: str) -> str:
-    return key.removesuffix(".weight").rpartition(".")[2]
 
 
 def _shards(value: torch.Tensor | ShardedTensor) -> list[Shard]:
