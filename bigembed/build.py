@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed import hashing
+from bigembed.config.physical import PartTable, physical
 from bigembed.config.placement import check_placement, kernels_of
 from bigembed.config.schema import Job, Kernel, Kind
 from bigembed.errors import UserError
@@ -36,9 +37,10 @@ def build(job: Job, rows: dict[str, int], runtime: Runtime) -> DistributedModelP
         When the tables have no room, or cannot be sharded as the job says.
     """
     device = runtime.device.type
+    model = Model(job, rows, torch.device("meta"))
+    job = physical(job)
     check_placement(job, device)
     given = None if job.sharding.plan is None else given_plan(job, rows, runtime)
-    model = Model(job, rows, torch.device("meta"))
     if given is None:
         fuse(model, job, {name for name in job.tables if Kernel.dense in kernels_of(job, name, device)})
         plan = make_plan(model, job, cluster_of(job, runtime.world, runtime.local_world)).plan
@@ -107,9 +109,11 @@ def _agreed(plan: Plan, runtime: Runtime) -> Plan:
 
 def fill_rows(model: DistributedModelParallel, job: Job) -> None:
     """Draw the rows of every table, uniform in [-init_range, init_range): by seed, table and global row id, on any number of ranks."""
+    tables = physical(job).tables
     for table, shards in weights(model).items():
-        config = job.tables[table]
-        reach = config.init_range or 1 / config.dim
+        config = tables[table]
+        reach = 1 / config.dim if config.init_range is None else config.init_range
+        centre = config.centre if isinstance(config, PartTable) else 0.0
         for shard in shards:
             rows = len(shard.local)
             for start in range(0, rows, BLOCK):
@@ -123,8 +127,8 @@ def fill_rows(model: DistributedModelParallel, job: Job) -> None:
                     row_start=shard.start[0] + start,
                     col_start=shard.start[1],
                     width=shard.shape[1],
-                    low=-reach,
-                    high=reach,
+                    low=centre - reach,
+                    high=centre + reach,
                     threads=torch.get_num_threads(),
                 )
                 if not direct:

@@ -1,15 +1,26 @@
 """The samples of a data part: rows of an Arrow table as ids and labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-from bigembed.config.schema import Job
-from bigembed.encoders import Column, Encoded, Encoder, encode_all
-from bigembed.ragged import Ragged
+from bigembed.config.physical import part_name, parts
+from bigembed.config.schema import FeatureConfig, Job
+from bigembed.encoders import (
+    Column,
+    Crossed,
+    Encoded,
+    Encoder,
+    Scale,
+    Weights,
+    encode_all,
+    from_arrays,
+    open_weights,
+    to_arrays,
+)
 from bigembed.report import telling
 
 Arrays = list[np.ndarray]
@@ -18,26 +29,39 @@ Once = Callable[[str, Callable[[], Arrays | None]], Arrays | None]
 
 @dataclass(slots=True)
 class Feature:
-    """A column of a data part and the encoder that makes its values ids."""
+    """A column of a data part and the encoder that makes its values ids; and the column of their weights, where there is one."""
 
     name: str
     encoder: Encoder
     column: Column
+    weights: Weights | None = None
     cached: Encoded | None = None
 
     def encode(self, rows: np.ndarray) -> Encoded:
         """Return the ids of ``rows``, from memory where they were kept."""
-        if self.cached is None:
-            return self.encoder.encode(self.column, rows)
-        return Encoded(self.cached.ids.take(rows), self.cached.tokens[rows])
+        return self.encoder.encode(self.column, rows) if self.cached is None else self.cached.take(rows)
 
 
 @dataclass(slots=True)
 class Examples:
-    """The samples of a data part: features, and labels where there are any (int64, one a row)."""
+    """The samples of a data part: features, and labels where there are any (int64, one a row).
 
+    Attributes
+    ----------
+    job : Job
+        The configuration.
+    features : list of Feature
+        In the order of the job's.
+    labels : ndarray, shape (rows,), int64, or None
+        One a row.
+    numbers : ndarray, shape (rows, numbers), float32
+        Dense features, as the head takes them.
+    """
+
+    job: Job
     features: list[Feature]
-    labels: np.ndarray | None = None
+    labels: np.ndarray | None
+    numbers: np.ndarray
 
     def cache(self, limit: int, threads: int, once: Once) -> None:
         """Encode every row now and keep the ids, if those of all features fit into ``limit`` bytes.
@@ -48,9 +72,9 @@ class Examples:
         arrays = once("ids", partial(_encoded, features, limit, threads))
         if arrays is None:
             return
-        for number, feature in enumerate(features):
-            values, offsets, tokens = arrays[3 * number : 3 * number + 3]
-            feature.cached = Encoded(Ragged(values, offsets), tokens)
+        waiting = iter(arrays)
+        for feature in features:
+            feature.cached = from_arrays(waiting)
 
     def encode(self, rows: np.ndarray) -> list[Encoded]:
         """Return the ids of ``rows`` (int64), one entry a feature."""
@@ -70,25 +94,52 @@ def _encoded(features: list[Feature], limit: int, threads: int) -> Arrays | None
         encoded = encode_all(feature.encoder, feature.column, threads=threads, limit=limit, progress=tell)
         if encoded is None:
             return None
-        arrays += [encoded.ids.values, encoded.ids.offsets, encoded.tokens]
-        limit -= encoded.ids.values.nbytes + encoded.ids.offsets.nbytes
+        arrays += to_arrays(encoded)
+        limit -= encoded.nbytes
     return arrays
 
 
 def open_examples(
-    job: Job, encoders: dict[str, Encoder], table: pa.Table, labels: np.ndarray | None, part: str
+    job: Job,
+    encoders: dict[str, Encoder],
+    scales: dict[str, Scale],
+    table: pa.Table,
+    labels: np.ndarray | None,
+    part: str,
 ) -> Examples:
     """Return the samples of ``table``, which messages call ``part``: every feature's column with the encoder of its table.
 
     Raises
     ------
     UserError
-        When a column is not of the type that its table reads, or holds nulls, or values that its table has no row for.
+        When a column is not of the type that its table reads, or holds nulls, or values that its table has no row for, or when
+        weights are not one for each value.
     """
     features = []
     for name, feature in job.features.items():
         encoder = encoders[feature.table]
-        column = encoder.open(table[feature.column], feature.column)
+        column = open_column(encoder, feature, table)
         encoder.check(column, name, feature.table, part)
-        features.append(Feature(name, encoder, column))
-    return Examples(features, labels)
+        weights = None
+        if feature.weights is not None:
+            weights = open_weights(table[feature.weights], feature.weights)
+            weights.check(encoder, column, name, part)
+        features.append(Feature(name, encoder, column, weights))
+    columns = [scales[name].apply(table[number.column], number, part) for name, number in job.numbers.items()]
+    numbers = np.stack(columns, 1) if columns else np.empty((table.num_rows, 0), np.float32)
+    return Examples(job, features, labels, numbers)
+
+
+def open_column(encoder: Encoder | type[Encoder], feature: FeatureConfig, table: pa.Table) -> Column:
+    """Return a feature's column as its table reads it; crossed columns as one."""
+    columns = [encoder.open(table[name], name) for name in (feature.column, *feature.crossed_with)]
+    return Crossed(columns, " × ".join(column.name for column in columns)) if len(columns) > 1 else columns[0]
+
+
+def table_rows(job: Job, encoders: Mapping[str, Encoder]) -> dict[str, int]:
+    """Return the number of rows of every table of ``config.physical.physical(job)``."""
+    return {
+        part_name(name, part): rows
+        for name, table in job.tables.items()
+        for part, rows in zip(parts(table), encoders[name].rows, strict=True)
+    }

@@ -28,6 +28,7 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 # Left and right part of an n-gram must not commute, so the left one is multiplied (by an odd number: nothing is lost).
 _LEFT = np.uint64(0xD6E8FEB86659FD93)
+_SIGN = np.uint64(0xA0761D6478BD642F)
 # Four rounds make a Feistel network pseudo-random (Luby and Rackoff 1988); two more are margin for small halves.
 _ROUNDS = 6
 _MASK = (1 << 64) - 1
@@ -77,6 +78,24 @@ def combine(left: np.uint64, right: np.uint64) -> np.uint64:
 def reduce(hashed: np.uint64, size: np.uint64) -> np.uint64:
     """Return a number in ``[0, size)`` from a hash: as far up as the hash is in its own range, without a division."""
     return _high_product(hashed, size)
+
+
+@numba.njit(nogil=True, cache=True)
+def split(hashed: np.uint64, size: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """Return ``reduce(hashed, size)`` and what the number of it leaves: a hash again, from which the next digit is taken."""
+    return _high_product(hashed, size), hashed * size
+
+
+@numba.njit(nogil=True, cache=True)
+def nth_hash(hashed: np.uint64, number: np.uint64) -> np.uint64:
+    """Return the hash of a value by function ``number``, from that by function 0: as good as independent of it."""
+    return hashed if number == 0 else mix(hashed + number * _GOLDEN)
+
+
+@numba.njit(nogil=True, cache=True)
+def sign_of(hashed: np.uint64) -> np.int64:
+    """Return 1 or -1 from a hash, as good as independent of the row that it is reduced to."""
+    return 1 - 2 * np.int64(mix(hashed ^ _SIGN) & np.uint64(1))
 
 
 def hash_bytes(values: np.ndarray, offsets: np.ndarray, salt: int = 0) -> np.ndarray:

@@ -12,14 +12,14 @@ from torch import nn
 
 from bigembed import run
 from bigembed.batch import collate
-from bigembed.config.placement import is_sequence
+from bigembed.config.physical import physical
 from bigembed.config.schema import DType, Job, Which
-from bigembed.encoders import Encoder
+from bigembed.encoders import Encoder, Scale
 from bigembed.errors import UserError
 from bigembed.examples import Examples, open_examples
 from bigembed.model import Model
-from bigembed.optim import OF_TABLES
-from bigembed.prepare import columns_of, load_encoders
+from bigembed.optim import OF_TABLES, collections
+from bigembed.prepare import columns_of, load_encoders, load_scales
 
 
 class Loaded:
@@ -33,9 +33,12 @@ class Loaded:
         The checkpoint that was opened.
     """
 
-    def __init__(self, job: Job, checkpoint: Path, encoders: Mapping[str, Encoder]) -> None:
-        self.job, self.checkpoint, self._encoders = job, checkpoint, dict(encoders)
-        self._matrices = {name: run.read_array(checkpoint / "tables" / f"{name}.weight.npy") for name in job.tables}
+    def __init__(
+        self, job: Job, checkpoint: Path, encoders: Mapping[str, Encoder], scales: Mapping[str, Scale]
+    ) -> None:
+        self.job, self.checkpoint, self._encoders, self._scales = job, checkpoint, dict(encoders), dict(scales)
+        names = physical(job).tables
+        self._matrices = {name: run.read_array(checkpoint / "tables" / f"{name}.weight.npy") for name in names}
         self._model = _model(job, checkpoint, self._matrices)
 
     def __repr__(self) -> str:
@@ -121,7 +124,7 @@ class Loaded:
             raise UserError(
                 f"there is no column '{missing[0]}' to predict from; there are: {', '.join(table.column_names)}"
             )
-        examples = open_examples(self.job, self._encoders, table, None, "input")
+        examples = open_examples(self.job, self._encoders, self._scales, table, None, "input")
         size = self.job.trainer.eval_batch_size
         for start in range(0, len(table), size):
             probabilities = self._batch(examples, np.arange(start, min(start + size, len(table))))
@@ -156,7 +159,8 @@ def load(folder: str | Path, checkpoint: str | None = None) -> Loaded:
     """
     folder = Path(folder)
     job, chosen = run.open_run(folder, Which(checkpoint) if checkpoint else None)
-    return Loaded(job, chosen, load_encoders(job, folder / run.ENCODERS))
+    kept = folder / run.ENCODERS
+    return Loaded(job, chosen, load_encoders(job, kept), load_scales(job, kept))
 
 
 def _model(job: Job, checkpoint: Path, matrices: Mapping[str, np.ndarray]) -> Model:
@@ -164,13 +168,13 @@ def _model(job: Job, checkpoint: Path, matrices: Mapping[str, np.ndarray]) -> Mo
     job = copy.deepcopy(job)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
         model = Model(job, {name: len(matrix) for name, matrix in matrices.items()}, torch.device("meta"))
-    for name, matrix in matrices.items():
+    there = physical(job)
+    for name, module in _tables(model).items():
         mapped = np.load(checkpoint / "tables" / f"{name}.weight.npy", mmap_mode="c", allow_pickle=False)
-        module = model.sequences.embeddings if is_sequence(job, name) else model.tables.embedding_bags  # type: ignore[union-attr]
         rows = torch.from_numpy(mapped)
-        rows = rows.view(torch.bfloat16) if job.tables[name].dtype is DType.bf16 else rows
-        module[name].weight = nn.Parameter(rows, requires_grad=False)
-        assert module[name].weight.shape == matrix.shape
+        rows = rows.view(torch.bfloat16) if there.tables[name].dtype is DType.bf16 else rows
+        module.weight = nn.Parameter(rows, requires_grad=False)
+        assert module.weight.shape == matrices[name].shape
     tensors = load_file(checkpoint / "dense.safetensors")
     dense = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     missing, unexpected = model.load_state_dict(dense, strict=False)
@@ -179,3 +183,12 @@ def _model(job: Job, checkpoint: Path, matrices: Mapping[str, np.ndarray]) -> Mo
             f"{checkpoint} holds other parameters than the run's configuration has; the two do not belong together"
         )
     return model.eval()
+
+
+def _tables(model: Model) -> dict[str, nn.Module]:
+    """Return the modules whose weights are the tables, by table."""
+    return {
+        name: module
+        for collection in collections(model).values()
+        for name, module in getattr(collection, "embedding_bags", getattr(collection, "embeddings", {})).items()
+    }

@@ -16,9 +16,12 @@ from torchrec.modules.embedding_configs import BaseEmbeddingConfig
 
 from bigembed import heads
 from bigembed.batch import Batch
+from bigembed.composition import Composition, feature_keys
+from bigembed.config.physical import physical
 from bigembed.config.placement import is_sequence
-from bigembed.config.schema import DType, Job, Pooling
+from bigembed.config.schema import DType, Job
 
+WEIGHTED = "w"  # ends the name of a module whose ids have weights
 DTYPES = {DType.fp32: DataType.FP32, DType.fp16: DataType.FP16, DType.bf16: DataType.BF16}
 
 
@@ -30,22 +33,43 @@ class Model(nn.Module):
     job : Job
         The configuration.
     rows : dict of str to int
-        The number of rows of every table.
+        The number of rows of every table of ``config.physical.physical(job)``.
     device : torch.device
         Where the tables lie; the meta device leaves them to be sharded.
+
+    Attributes
+    ----------
+    tables, weighted : EmbeddingBagCollection or None
+        The tables whose rows are added up, without and with a weight for every id.
+    sequences : ModuleDict of EmbeddingCollection
+        The tables whose rows are looked up one by one, by width: TorchRec wants one in each.
     """
 
     def __init__(self, job: Job, rows: dict[str, int], device: torch.device) -> None:
         super().__init__()
-        bags = [_config(job, name, rows[name]) for name in job.tables if not is_sequence(job, name)]
-        sequences = [_config(job, name, rows[name]) for name in job.tables if is_sequence(job, name)]
-        self.tables = EmbeddingBagCollection(tables=bags, device=device) if bags else None
-        self.sequences = EmbeddingCollection(tables=sequences, device=device) if sequences else None
-        self.mean = Mean(job, bags) if bags else None
-        torch.manual_seed(job.seed)  # the head's first weights
-        width = sum(config.embedding_dim * len(config.feature_names) for config in bags)
-        of_sequences = {name: config.embedding_dim for config in sequences for name in config.feature_names}
-        self.head: Any = heads.build(job.head, width, of_sequences)
+        there = physical(job)
+        weighted = {there.features[key].table for key in feature_keys(job, weighted=True)}
+        bags: dict[bool, list[Any]] = {False: [], True: []}
+        sequences: dict[str, list[Any]] = {}
+        for name in there.tables:
+            config = _config(there, name, rows[name])
+            if is_sequence(there, name):
+                sequences.setdefault(f"{config.embedding_dim}{WEIGHTED * (name in weighted)}", []).append(config)
+            else:
+                bags[name in weighted].append(config)
+        self.tables = EmbeddingBagCollection(tables=bags[False], device=device) if bags[False] else None
+        self.weighted = (
+            EmbeddingBagCollection(tables=bags[True], is_weighted=True, device=device) if bags[True] else None
+        )
+        self.sequences = nn.ModuleDict(
+            {name: EmbeddingCollection(tables=configs, device=device) for name, configs in sequences.items()}
+        )
+        torch.manual_seed(job.seed)  # the first weights of projections and head
+        order = [config for each in (False, True) for config in bags[each]]
+        self.composition = Composition(
+            job, [(feature, config.embedding_dim) for config in order for feature in config.feature_names]
+        )
+        self.head: Any = heads.build(job.head, self.composition.width, self.composition.sequences)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Return this rank's share of the loss (a scalar); and, of the samples that count, losses and scores."""
@@ -55,43 +79,15 @@ class Model(nn.Module):
 
     def scores(self, batch: Batch) -> torch.Tensor:
         """Return the head's scores of every sample."""
-        pooled = None if self.mean is None else self.mean(self.tables(batch.features).values(), batch.features)  # type: ignore[misc]
-        sequences = None if self.sequences is None else self.sequences(batch.features)
-        return self.head(pooled, sequences, batch.seeds)
-
-
-class Mean(nn.Module):
-    """The sums of the features' rows, those of features with mean pooling divided by their lengths.
-
-    TorchRec looks up sums alone: its means are wrong in grid sharding, and clipped in another place in every kind.
-    """
-
-    widths: torch.Tensor
-    divided: torch.Tensor
-
-    def __init__(self, job: Job, configs: list[EmbeddingBagConfig]) -> None:
-        super().__init__()
-        order = list(job.features)
-        names = [name for config in configs for name in config.feature_names]  # as TorchRec puts them side by side
-        mean = [job.features[name].pooling is Pooling.mean for name in names]
-        self.features, self.names = len(order), [order.index(name) for name in names]
-        self.any, self.all = any(mean), all(mean)
-        widths = [config.embedding_dim for config in configs for _ in config.feature_names]
-        self.single = len(names) == 1
-        self.register_buffer("widths", torch.tensor(widths), persistent=False)
-        self.register_buffer("divided", torch.tensor(mean), persistent=False)
-
-    def forward(self, sums: torch.Tensor, features: Any) -> torch.Tensor:
-        """Return the pooled vectors, shape (samples, width), of ``sums`` of that shape."""
-        sums = sums.float()  # looked up in halves outside of training
-        if not self.any:
-            return sums
-        lengths = features.lengths().view(self.features, -1)
-        if self.single:
-            return sums / lengths[self.names[0]].clamp(min=1).unsqueeze(1)
-        divisors = lengths[self.names].clamp(min=1)
-        divisors = divisors if self.all else torch.where(self.divided.unsqueeze(1), divisors, 1)
-        return sums / divisors.t().repeat_interleave(self.widths, dim=1)
+        sums, looked_up = [], []
+        if self.tables is not None:
+            sums.append(self.tables(batch.features).values())
+        if self.weighted is not None:
+            sums.append(self.weighted(batch.weighted).values())
+        for name, module in self.sequences.items():
+            looked_up.append(module(batch.weighted if name.endswith(WEIGHTED) else batch.features))
+        vectors = self.composition(sums, looked_up, batch)
+        return self.head(vectors[0], vectors[1], batch.seeds)
 
 
 def _config(job: Job, name: str, rows: int) -> BaseEmbeddingConfig:

@@ -1,7 +1,7 @@
 """From a job's data to samples: parts opened, labels checked, encoders learned from the training rows (or read back), ids made."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +9,19 @@ import pyarrow as pa
 import xxhash
 
 from bigembed import encoders
+from bigembed.config.physical import parts
 from bigembed.config.schema import Job
 from bigembed.cores import available_cores
 from bigembed.data import Parts, open_data, open_part
 from bigembed.data.labels import check_labels
 from bigembed.data.order import Order
-from bigembed.encoders import Column, Encoder
+from bigembed.encoders import Column, Encoder, Scale, learn_scale
 from bigembed.errors import UserError
-from bigembed.examples import Examples, Once, alone, open_examples
+from bigembed.examples import Examples, Once, alone, open_column, open_examples
 from bigembed.files import replace
 from bigembed.report import say, telling
-from bigembed.run import DATA, ENCODERS
+from bigembed.run import DATA, ENCODERS, SCALES
+from bigembed.wishes import NUMBERS, VALUES, WEIGHTS
 
 
 @dataclass(slots=True)
@@ -40,6 +42,8 @@ class Prepared:
         Which training row comes when.
     encoders : dict of str to Encoder
         By table name.
+    scales : dict of str to Scale
+        By name of a dense feature.
     train : Examples
         All training rows, those of a validation part split off among them.
     validation, test : Part or None
@@ -48,6 +52,7 @@ class Prepared:
 
     order: Order
     encoders: dict[str, Encoder]
+    scales: dict[str, Scale]
     train: Examples
     validation: Part | None
     test: Part | None
@@ -66,11 +71,11 @@ def prepare(job: Job, folder: Path, once: Once = alone) -> Prepared:
     threads = job.runtime.threads or available_cores()  # of the host: while one process works here, the others wait
     parts, order, labels = _open(job)
     _check_same(job, folder, _named(parts), labels)
-    known = _learned(job, folder / ENCODERS, parts.train, order, threads)
-    train = open_examples(job, known, parts.train, labels["train"], "train part")
-    validation, test = _judged(job, parts, order, known, labels, train)
+    known, scales = _learned(job, folder / ENCODERS, parts.train, order, threads)
+    train = open_examples(job, known, scales, parts.train, labels["train"], "train part")
+    validation, test = _judged(job, parts, order, train, known, scales, labels)
     train.cache(job.data.cache_mib << 20, threads, once)
-    return Prepared(order, known, train, validation, test)
+    return Prepared(order, known, scales, train, validation, test)
 
 
 def prepare_judged(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str, Part]]:
@@ -82,9 +87,9 @@ def prepare_judged(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str
         For whatever is wrong with the data.
     """
     parts, order, labels = _open(job)
-    known = load_encoders(job, folder / ENCODERS)
-    train = open_examples(job, known, parts.train, labels["train"], "train part")
-    validation, test = _judged(job, parts, order, known, labels, train)
+    known, scales = load_encoders(job, folder / ENCODERS), load_scales(job, folder / ENCODERS)
+    train = open_examples(job, known, scales, parts.train, labels["train"], "train part")
+    validation, test = _judged(job, parts, order, train, known, scales, labels)
     return known, {name: part for name, part in (("validation", validation), ("test", test)) if part is not None}
 
 
@@ -98,13 +103,40 @@ def prepare_other(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str,
     """
     table = open_part(job.data, "test", columns_of(job), [job.head.label], say)
     labels = check_labels(table, job.head.label, job.head.classes, "test")  # type: ignore[attr-defined]
-    known = load_encoders(job, folder / ENCODERS)
-    return known, {"test": _whole(open_examples(job, known, table, labels, "test part"))}
+    known, scales = load_encoders(job, folder / ENCODERS), load_scales(job, folder / ENCODERS)
+    return known, {"test": _whole(open_examples(job, known, scales, table, labels, "test part"))}
 
 
 def columns_of(job: Job) -> dict[str, pa.DataType]:
-    """Return the columns that the features read, and what ``open_data`` is to be asked for in each."""
-    return {name: kind.reads for name, kind in _kinds(job).items()}
+    """Return the columns that the features read, and what ``open_data`` is to be asked for in each.
+
+    Raises
+    ------
+    UserError
+        When a column is read in two ways.
+    """
+    wished: dict[str, pa.DataType] = {}
+
+    def wish(column: str, reads: pa.DataType) -> None:
+        other = wished.setdefault(column, reads)
+        narrow = [
+            each for each in (other, reads) if each != VALUES
+        ]  # VALUES leaves a choice, of which the others are one
+        if (len(narrow) == 2 and other != reads) or {VALUES} < {other, reads} <= {VALUES, NUMBERS, WEIGHTS}:
+            raise UserError(
+                f"column '{column}' is read in two ways by the features and numbers that name it; make a copy of the column"
+            )
+        wished[column] = narrow[0] if narrow else VALUES
+
+    for name, kind in _kinds(job).items():
+        for each in kind:
+            wish(name, each.reads)
+    for feature in job.features.values():
+        if feature.weights is not None:
+            wish(feature.weights, WEIGHTS)
+    for number in job.numbers.values():
+        wish(number.column, NUMBERS)
+    return wished
 
 
 def load_encoders(job: Job, folder: Path) -> dict[str, Encoder]:
@@ -116,6 +148,24 @@ def load_encoders(job: Job, folder: Path) -> dict[str, Encoder]:
         When one is missing or damaged.
     """
     return {name: encoders.load(table, folder / name) for name, table in job.tables.items()}
+
+
+def load_scales(job: Job, folder: Path) -> dict[str, Scale]:
+    """Return how the dense features of a run are scaled, as kept in its ``folder``.
+
+    Raises
+    ------
+    UserError
+        When the file is missing or damaged.
+    """
+    if not job.numbers:
+        return {}
+    path = folder / SCALES
+    try:
+        kept = json.loads(path.read_text())
+        return {name: Scale(**kept[name]) for name in job.numbers}
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UserError(f"{path} is missing or damaged; take a copy of it, or begin a new run") from None
 
 
 def _open(job: Job) -> tuple[Parts, Order, dict[str, np.ndarray]]:
@@ -135,13 +185,19 @@ def _named(parts: Parts) -> dict[str, pa.Table]:
     return {name: table for name, table in named.items() if table is not None}
 
 
-def _kinds(job: Job) -> dict[str, type[Encoder]]:
-    """Return the columns that the features read, with the kind of encoder that reads each."""
-    return {feature.column: encoders.KINDS[type(job.tables[feature.table])] for feature in job.features.values()}
+def _kinds(job: Job) -> dict[str, list[type[Encoder]]]:
+    """Return the columns whose values the features look up, with the kinds of encoders that read each."""
+    kinds: dict[str, list[type[Encoder]]] = {}
+    for feature in job.features.values():
+        for name in (feature.column, *feature.crossed_with):
+            kind = encoders.KINDS[type(job.tables[feature.table])]
+            kinds.setdefault(name, [])
+            kinds[name] += [kind] * (kind not in kinds[name])
+    return kinds
 
 
 def _columns(job: Job, table: pa.Table) -> list[Column]:
-    return [kind.open(table[name], name) for name, kind in _kinds(job).items()]
+    return [kinds[0].open(table[name], name) for name, kinds in _kinds(job).items()]
 
 
 def _tell_empty(part: str, columns: list[Column]) -> None:
@@ -155,20 +211,32 @@ def _tell_empty(part: str, columns: list[Column]) -> None:
 
 
 def _judged(
-    job: Job, parts: Parts, order: Order, known: dict[str, Encoder], labels: dict[str, np.ndarray], train: Examples
+    job: Job,
+    parts: Parts,
+    order: Order,
+    train: Examples,
+    known: dict[str, Encoder],
+    scales: dict[str, Scale],
+    labels: dict[str, np.ndarray],
 ) -> tuple[Part | None, Part | None]:
     """Return the validation part (of its own, or rows of ``train``, whose ids it then shares) and the test part."""
+
+    def whole(table: pa.Table, name: str) -> Part:
+        return _whole(open_examples(job, known, scales, table, labels[name], f"{name} part"))
+
     validation = test = None
     if parts.validation is not None:
-        validation = _whole(open_examples(job, known, parts.validation, labels["validation"], "validation part"))
+        validation = whole(parts.validation, "validation")
     elif order.validation_size:
         validation = Part(train, order.validation_rows(0, order.validation_size))
     if parts.test is not None:
-        test = _whole(open_examples(job, known, parts.test, labels["test"], "test part"))
+        test = whole(parts.test, "test")
     return validation, test
 
 
-def _learned(job: Job, folder: Path, train: pa.Table, order: Order, threads: int) -> dict[str, Encoder]:
+def _learned(
+    job: Job, folder: Path, train: pa.Table, order: Order, threads: int
+) -> tuple[dict[str, Encoder], dict[str, Scale]]:
     """Learn what is not kept in ``folder`` yet, from the training rows alone; a continued run finds everything there."""
     rows = (
         np.delete(np.arange(train.num_rows), order.validation_rows(0, order.validation_size))
@@ -177,15 +245,22 @@ def _learned(job: Job, folder: Path, train: pa.Table, order: Order, threads: int
     )
     for name, table in job.tables.items():
         if not (folder / name).exists():
-            names = sorted({feature.column for feature in job.features.values() if feature.table == name})
-            columns = [encoders.KINDS[type(table)].open(train[column], column) for column in names]
-            tell = telling(f"table {name}: texts read", len(columns) * order.train_size)
+            features = {(each.column, *each.crossed_with): each for each in job.features.values() if each.table == name}
+            kind = encoders.KINDS[type(table)]
+            columns = [open_column(kind, feature, train) for _, feature in sorted(features.items())]
+            tell = telling(f"table {name}: {columns[0].what} read", len(columns) * order.train_size)
             encoder = encoders.build(name, table, columns, index=rows, threads=threads, progress=tell)
             encoders.save(encoder, folder / name)
+    if job.numbers and not (folder / SCALES).exists():
+        scales = {name: learn_scale(train[number.column], number, rows) for name, number in job.numbers.items()}
+        replace(folder / SCALES, json.dumps({name: asdict(scale) for name, scale in scales.items()}).encode())
     known = load_encoders(job, folder)
     for name, encoder in known.items():
-        say(f"table {name}: {encoder.rows:,} rows × {job.tables[name].dim}")
-    return known
+        told = " + ".join(
+            f"{count:,} rows × {part.dim}" for count, part in zip(encoder.rows, parts(job.tables[name]), strict=True)
+        )
+        say(f"table {name}: {told}")
+    return known, load_scales(job, folder)
 
 
 def _whole(examples: Examples) -> Part:
@@ -201,7 +276,7 @@ def _check_same(job: Job, folder: Path, parts: dict[str, pa.Table], labels: dict
     UserError
         Naming the parts that changed.
     """
-    now = {name: _fingerprint(_columns(job, table), labels[name]) for name, table in parts.items()}
+    now = {name: _fingerprint(_columns(job, table), labels[name], _plain(job, table)) for name, table in parts.items()}
     path = folder / DATA
     if not path.exists():
         replace(path, json.dumps(now, indent=1).encode())
@@ -219,7 +294,7 @@ def _check_same(job: Job, folder: Path, parts: dict[str, pa.Table], labels: dict
         )
 
 
-def _fingerprint(columns: list[Column], labels: np.ndarray) -> str:
+def _fingerprint(columns: list[Column], labels: np.ndarray, plain: list[pa.ChunkedArray]) -> str:
     """Return the XXH3 checksum of labels and features' values, whatever pieces and types of numbers they lie in."""
     digest = xxhash.xxh3_128(np.ascontiguousarray(labels).data)
     for column in columns:
@@ -229,4 +304,14 @@ def _fingerprint(columns: list[Column], labels: np.ndarray) -> str:
             for piece in pieces:
                 contents.update(piece)
         digest.update(lengths.digest() + contents.digest())
+    for array in plain:
+        for chunk in array.chunks:
+            whole = pa.concat_arrays([chunk])  # without what a slice leaves out
+            digest.update(b"".join(b"" if part is None else memoryview(part) for part in whole.buffers()))
     return digest.hexdigest()
+
+
+def _plain(job: Job, table: pa.Table) -> list[pa.ChunkedArray]:
+    """Return the columns of weights and numbers."""
+    names = [feature.weights for feature in job.features.values() if feature.weights is not None]
+    return [table[name] for name in dict.fromkeys([*names, *(number.column for number in job.numbers.values())])]

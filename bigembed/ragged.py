@@ -1,5 +1,7 @@
 """Rows of unequal length as two flat arrays: the layout that Arrow lists and TorchRec's KeyedJaggedTensor share."""
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba
@@ -47,11 +49,19 @@ class Ragged:
         return Ragged(values[: offsets[-1]], offsets)
 
 
-def concatenate(parts: "list[Ragged]") -> Ragged:
-    """Return the rows of all ``parts``, one part after the other."""
-    sizes = np.cumsum([0] + [part.offsets[-1] for part in parts])
-    offsets = [np.zeros(1, np.int64)] + [part.offsets[1:] + size for part, size in zip(parts, sizes, strict=False)]
-    return Ragged(np.concatenate([part.values for part in parts]), np.concatenate(offsets))
+def concatenate(parts: "Sequence[Ragged] | deque[Ragged]") -> Ragged:
+    """Return the rows of all ``parts``, one part after the other; a deque is emptied, so that each can go once it is copied."""
+    rows, size = sum(len(part) for part in parts), sum(len(part.values) for part in parts)
+    values, offsets = np.empty(size, parts[0].values.dtype), np.zeros(rows + 1, np.int64)
+    row = 0
+    waiting = parts if isinstance(parts, deque) else deque(parts)
+    while waiting:
+        part = waiting.popleft()
+        start, stop = offsets[row], row + len(part)
+        offsets[row + 1 : stop + 1] = part.offsets[1:] + start
+        values[start : start + len(part.values)] = part.values
+        row = stop
+    return Ragged(values, offsets)
 
 
 @numba.njit(nogil=True, cache=True)

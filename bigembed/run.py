@@ -2,7 +2,7 @@
 
 job.yaml            the resolved configuration
 data.json           a checksum of labels and texts, by part
-encoders/           what was learned from the data before training: vocabularies
+encoders/           what was learned from the data before training: vocabularies, borders of numbers
 checkpoints/        step-000000250/ …
 metrics.jsonl       one line a report
 metrics.json        the figures of the finished run, written last
@@ -35,6 +35,7 @@ ENCODERS = "encoders"
 METRICS = "metrics.json"
 METRICS_LINES = "metrics.jsonl"
 DATA = "data.json"
+SCALES = "numbers.json"  # beside the encoders
 LOCK = ".lock"
 UNFINISHED = ".unfinished"
 REPLACED = ".replaced"
@@ -170,7 +171,8 @@ def open_run(folder: Path, which: Which | None) -> tuple[Job, Path]:
 
 def identity(folder: Path, job: Job) -> dict[str, Any]:
     """Return what a checkpoint belongs to: the configuration that makes the result, and the encoders' checksums."""
-    return {"job": saved.as_dict(job), "encoders": {name: checksum(folder / ENCODERS / name) for name in job.tables}}
+    names = [*job.tables, *([SCALES] if job.numbers else [])]
+    return {"job": saved.as_dict(job), "encoders": {name: checksum(folder / ENCODERS / name) for name in names}}
 
 
 def check_belongs(folder: Path, job: Job, path: Path) -> None:

@@ -22,6 +22,7 @@ from bigembed.checkpoint import Group, Saver, load_checkpoint
 from bigembed.config.schema import Job, Monitor
 from bigembed.errors import UserError
 from bigembed.evaluation import evaluate, share
+from bigembed.examples import table_rows
 from bigembed.hashing import hash_string
 from bigembed.loader import Ahead, Waiting
 from bigembed.optim import Optimizers
@@ -142,7 +143,7 @@ def train(job: Job, folder: Path, data: Prepared, stop: Stop, store: dist.Store 
 
 def open_training(job: Job, folder: Path, data: Prepared, runtime: Runtime, stop: Stop) -> Training:
     """Build the model, and go to where the run stands."""
-    model = build(job, {name: encoder.rows for name, encoder in data.encoders.items()}, runtime)
+    model = build(job, table_rows(job, data.encoders), runtime)
     steps = job.trainer.steps or job.trainer.epochs * steps_per_epoch(job, data)
     optimizers, identity = Optimizers(model, job.optim, steps), run.identity(folder, job)
     pipeline = choose(job.trainer.pipeline, has_caches(model), runtime)

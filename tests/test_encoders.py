@@ -19,7 +19,7 @@ from bigembed import hashing
 from bigembed.config.schema import HashedTable, Tokens, VocabTable
 from bigembed.encoders import HashedEncoder, TextColumn, VocabEncoder, build, encode_all, load, save, store, tokenize
 from bigembed.encoders.columns import Spans
-from bigembed.encoders.tokens import make_slots
+from bigembed.encoders.slots import make_slots
 from bigembed.encoders.vocab import count_words
 from bigembed.errors import UserError
 
@@ -32,6 +32,10 @@ reviews = st.lists(letters, max_size=12)
 
 def column(texts, kind=None):
     return TextColumn(pa.array(texts, kind or pa.string()), "text")
+
+
+def hashed(**options):
+    return HashedEncoder(HashedTable(**options), {"values": "texts"})
 
 
 def everything(texts):
@@ -50,14 +54,14 @@ def slow_combine(left, right):
 
 def slow_ids(tokens, ngrams, word_row, gram_row, salt=0):
     """Return the ids of one text: each token's row, then those of the n-grams that end at it."""
-    hashed = [hashing.hash_string(token, salt) for token in tokens]
+    hashes = [hashing.hash_string(token, salt) for token in tokens]
     ids = []
     for i, token in enumerate(tokens):
         ids.append(word_row(token))
         for n in range(2, ngrams + 1):
             if n <= i + 1:
-                gram = hashed[i - n + 1]
-                for other in hashed[i - n + 2 : i + 1]:
+                gram = hashes[i - n + 1]
+                for other in hashes[i - n + 2 : i + 1]:
                     gram = slow_combine(gram, other)
                 ids.append(gram_row(gram))
     return ids
@@ -95,7 +99,7 @@ def test_vocabulary_ids_are_those_of_the_slow_way(texts, others, ngrams, min_cou
     assert encoder.words().to_pylist() == kept
     assert encoder.counts().tolist() == [counts[word] for word in kept]
     assert encoder.word_rows == (1, 1 + len(kept))
-    assert encoder.rows == 1 + len(kept) + (1000 if ngrams > 1 else 0)
+    assert encoder.rows == (1 + len(kept) + (1000 if ngrams > 1 else 0),)
     row = {word: i for i, word in enumerate(kept, 1)}
     encoded = encoder.encode(column(texts + others), everything(texts + others))
     assert rows_of(encoded) == [
@@ -107,7 +111,7 @@ def test_vocabulary_ids_are_those_of_the_slow_way(texts, others, ngrams, min_cou
 
 
 def test_ids_keep_their_golden_values():
-    encoder = HashedEncoder(HashedTable(ngrams=2, buckets=1_000_000))
+    encoder = hashed(ngrams=2, buckets=1_000_000)
     encoded = encoder.encode(column(REVIEWS), everything(REVIEWS))
     # If these differ after a change of bigembed/hashing.py, kernels of before may be in __pycache__: delete it.
     assert rows_of(encoded)[0] == [562887, 650725, 579647, 486475, 976269, 965004, 353989, 443684, 42007]
@@ -115,7 +119,7 @@ def test_ids_keep_their_golden_values():
 
 
 def test_the_order_of_words_matters_to_their_bigram():
-    encoder = HashedEncoder(HashedTable(ngrams=2, buckets=2**40))
+    encoder = hashed(ngrams=2, buckets=2**40)
     ids = rows_of(encoder.encode(column(["not good", "good not"]), np.arange(2)))
     assert ids[0][0] == ids[1][1]
     assert ids[0][2] != ids[1][2]
@@ -123,7 +127,7 @@ def test_the_order_of_words_matters_to_their_bigram():
 
 def test_salts_give_hashes_that_do_not_collide_together():
     words = [f"word{i}" for i in range(2000)]
-    tables = [HashedEncoder(HashedTable(buckets=500, salt=salt)) for salt in (0, 1)]
+    tables = [hashed(buckets=500, salt=salt) for salt in (0, 1)]
     one, other = (table.encode(column(words), everything(words)).ids.values for table in tables)
     pairs = Counter(zip(one.tolist(), other.tolist(), strict=True))
     assert sum(count > 1 for count in pairs.values()) < 40  # about 8 by chance
@@ -207,7 +211,7 @@ def test_progress_is_told_up_to_the_last_row():
 
 def test_encoding_stops_where_it_would_take_too_much_memory():
     texts = many()
-    encoder = HashedEncoder(HashedTable(ngrams=2, buckets=1000))
+    encoder = hashed(ngrams=2, buckets=1000)
     encoded = encode_all(encoder, column(texts), threads=2)
     size = encoded.ids.values.nbytes + encoded.ids.offsets.nbytes + encoded.tokens.nbytes
     assert encode_all(encoder, column(texts), threads=2, limit=size // 2) is None
@@ -215,9 +219,9 @@ def test_encoding_stops_where_it_would_take_too_much_memory():
 
 
 def test_tables_of_more_rows_than_int32_counts_give_int64():
-    encoder = HashedEncoder(HashedTable(buckets=2**31))
+    encoder = hashed(buckets=2**31)
     assert encoder.dtype == np.int64
-    assert HashedEncoder(HashedTable(buckets=2**31 - 1)).dtype == np.int32
+    assert hashed(buckets=2**31 - 1).dtype == np.int32
     encoded = encode_all(encoder, column(["many different words are here"]))
     assert encoded.ids.values.dtype == np.int64
 
@@ -233,7 +237,7 @@ def test_no_texts_give_no_rows():
 def test_an_empty_vocabulary_says_why():
     with pytest.raises(UserError, match=r"'text' would be empty, all 13 .* fewer than 5 times, lower min_count"):
         build("text", VocabTable(min_count=5), [column(REVIEWS)])
-    with pytest.raises(UserError, match=r"'text' would be empty, the texts hold no words"):
+    with pytest.raises(UserError, match=r"'text' would be empty, the data holds no words"):
         build("text", VocabTable(), [column(["", " "])])
 
 
@@ -255,7 +259,7 @@ def test_the_row_of_a_word_or_bigram_is_the_one_that_texts_get(config):
     for text, count in (("", 0), ("a film good", 3)):
         with pytest.raises(UserError, match=f"'{text}' is {count} tokens"):
             encoder.row_of(text)
-    if config.buckets == encoder.rows:
+    if encoder.rows == (config.buckets,):
         assert encoder.words() is None
         assert encoder.word_rows == (0, 0)
     else:
@@ -273,7 +277,7 @@ def test_bytes_that_are_not_utf8_count_as_replacement_characters_and_nothing_bey
     random = np.random.default_rng(0)
     pieces = [b"a", b" ", b"'", b"\xc3\xa9", b"\xe6\xbc\xa2", b"\xf0\x9f\x92\xbb", b"\xc2\xad", b"\xcc\x81"]
     pieces += [b"\xe2\x82", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xc0\x80", b"\xf5\x80\x80\x80", b"\x80", b"\xff"]
-    encoders = [HashedEncoder(HashedTable(tokens=t, buckets=2**40)) for t in (Tokens.words, Tokens.whitespace)]
+    encoders = [hashed(tokens=t, buckets=2**40) for t in (Tokens.words, Tokens.whitespace)]
     for _ in range(3000):
         content = b"".join(pieces[i] for i in random.integers(0, len(pieces), random.integers(0, 8)))
         memory[page - len(content) : page] = content
@@ -349,7 +353,7 @@ def test_a_saved_vocabulary_is_an_arrow_file_that_anyone_can_read(tmp_path):
 )
 def test_an_encoder_of_other_options_is_refused_by_what_differs(other, different, tmp_path):
     save(build("text", VocabTable(ngrams=2), [column(REVIEWS)]), tmp_path / "text.arrow")
-    assert load(VocabTable(ngrams=2, min_count=9, max_size=1), tmp_path / "text.arrow").rows == 1_000_014
+    assert load(VocabTable(ngrams=2, min_count=9, max_size=1), tmp_path / "text.arrow").rows == (1_000_014,)
     with pytest.raises(UserError, match=different):
         load(other, tmp_path / "text.arrow")
 
@@ -367,7 +371,7 @@ def test_a_vocabulary_of_another_hash_or_format_is_refused(name, tmp_path, monke
 def test_a_vocabulary_of_another_unicode_is_refused(tmp_path, monkeypatch):
     encoder = build("text", VocabTable(), [column(REVIEWS)])
     settings = {"kind": "vocab", **VocabEncoder.settings_of(VocabTable())}
-    store.write(tmp_path / "text.arrow", {**settings, "unicode": "3.0.0"}, encoder.words(), encoder.counts())
+    store.write(tmp_path / "text.arrow", {**settings, "unicode": "3.0.0"}, encoder.learned, encoder.words(), encoder.counts())
     with pytest.raises(UserError, match=r"unicode='3.0.0' \(here"):
         load(VocabTable(), tmp_path / "text.arrow")
 
@@ -406,13 +410,13 @@ def test_files_that_are_no_vocabulary_are_refused(tmp_path):
         load(VocabTable(), path)
     words = pa.array(["twice", "twice"])
     settings = {"kind": "vocab", **VocabEncoder.settings_of(VocabTable())}
-    store.write(path, settings, words, np.array([1, 1]))
+    store.write(path, settings, {"values": "texts"}, words, np.array([1, 1]))
     with pytest.raises(ValueError, match="word 1 is there twice"):
         load(VocabTable(), path)
 
 
 def test_a_folder_that_cannot_be_written_is_said_so(tmp_path):
-    encoder = HashedEncoder(HashedTable())
+    encoder = hashed()
     with pytest.raises(UserError, match=r"nowhere/text.arrow cannot be written: No such file"):
         save(encoder, tmp_path / "nowhere" / "text.arrow")
 

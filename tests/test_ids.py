@@ -20,6 +20,7 @@ from running import bigembed
 from bigembed import load as load_run
 from bigembed.config.schema import FeatureConfig, HashedTable, IdsTable, Job
 from bigembed.encoders import IdsColumn, IdsEncoder, TextColumn, build, encode_all, load, save
+from bigembed.encoders.values import open_values
 from bigembed.errors import UserError
 from bigembed.examples import alone, open_examples
 from bigembed.prepare import _fingerprint
@@ -142,7 +143,8 @@ def test_an_id_without_a_row_is_refused_with_feature_part_row_and_value(value):
     job = Job(tables={"user": IdsTable(rows=1000)}, features={"who": FeatureConfig(table="user", column="user_id")})
     array = pa.array([0] * 17 + [value] + [999], pa.uint64() if value > 2**63 else pa.int64())
     with pytest.raises(UserError) as caught:
-        open_examples(job, {"user": IdsEncoder(job.tables["user"])}, pa.table({"user_id": array}), None, "train part")
+        known = {"user": IdsEncoder(job.tables["user"])}
+        open_examples(job, known, {}, pa.table({"user_id": array}), None, "train part")
     assert str(caught.value) == (
         f"feature 'who': row 17 of the train part holds the id {value} in column 'user_id', but tables.user has 1,000 rows "
         "(ids 0 to 999); mend the data" + (", or train with a larger tables.user.rows" if value > 0 else "")
@@ -201,11 +203,11 @@ def test_a_memory_mapped_column_of_many_chunks_is_read_where_it_lies(tmp_path):
 
 def test_nothing_is_learned_and_the_file_of_an_encoder_keeps_the_number_of_rows(tmp_path):
     encoder = build("user", IdsTable(rows=50), [IdsColumn(pa.array([1, 2]))])
-    assert (encoder.kind, encoder.rows, encoder.dtype, encoder.word_rows) == ("ids", 50, np.int32, (0, 0))
+    assert (encoder.kind, encoder.rows, encoder.dtype, encoder.word_rows) == ("ids", (50,), np.int32, (0, 0))
     assert encoder.words() is None and encoder.counts() is None
     assert IdsEncoder(IdsTable(rows=2**31)).dtype == np.int64
     save(encoder, tmp_path / "user")
-    assert load(IdsTable(rows=50), tmp_path / "user").rows == 50
+    assert load(IdsTable(rows=50), tmp_path / "user").rows == (50,)
     with pytest.raises(UserError, match=r"rows=50 \(here 51\)"):
         load(IdsTable(rows=51), tmp_path / "user")
     with pytest.raises(UserError, match=r"kind='ids' \(here 'hashed'\)"):
@@ -224,7 +226,7 @@ def test_a_fingerprint_goes_by_the_values_and_not_by_how_they_lie():
     labels = np.zeros(6, np.int64)
 
     def fingerprint(array):
-        return _fingerprint([IdsColumn(array)], labels)
+        return _fingerprint([IdsColumn(array)], labels, [])
 
     same = [pa.array(BAGS, pa.list_(kind)) for kind in INTEGERS]
     same += [pa.array(BAGS, pa.large_list(pa.int64())), pa.chunked_array([BAGS[:1], BAGS[1:4], BAGS[4:]])]
@@ -238,9 +240,9 @@ def test_a_fingerprint_goes_by_the_values_and_not_by_how_they_lie():
     assert len({fingerprint(pa.array(many.reshape(-1, 50).tolist(), pa.list_(kind))) for kind in INTEGERS}) == 1
     texts = pa.array(["a", "bc", "", "d"])
     in_pieces = [pa.chunked_array([texts.slice(0, 1), texts.slice(1)]), texts.cast(pa.large_string()), texts]
-    assert len({_fingerprint([TextColumn(array)], labels) for array in in_pieces}) == 1
-    assert _fingerprint([TextColumn(pa.array(["ab", "c", "", "d"]))], labels) != _fingerprint(
-        [TextColumn(texts)], labels
+    assert len({_fingerprint([TextColumn(array)], labels, []) for array in in_pieces}) == 1
+    assert _fingerprint([TextColumn(pa.array(["ab", "c", "", "d"]))], labels, []) != _fingerprint(
+        [TextColumn(texts)], labels, []
     )
 
 
@@ -249,9 +251,12 @@ def test_ids_are_read_where_they_lie_and_leave_the_memory_to_texts():
         tables={"user": IdsTable(rows=10), "text": HashedTable(buckets=10)},
         features={"user": FeatureConfig("user", "user"), "text": FeatureConfig("text", "text")},
     )
-    encoders = {name: build(name, table, []) for name, table in job.tables.items()}
     table = pa.table({"user": [1, 2] * 500, "text": ["a b", "c"] * 500})
-    examples = open_examples(job, encoders, table, None, "train part")
+    encoders = {
+        name: build(name, kind, [open_values(table[name], name)])
+        for name, kind in job.tables.items()
+    }
+    examples = open_examples(job, encoders, {}, table, None, "train part")
     examples.cache(20_000, threads=1, once=alone)  # the texts alone fit
     assert [feature.cached is None for feature in examples.features] == [True, False]
     users, texts = examples.encode(np.array([1, 0]))

@@ -70,6 +70,7 @@ def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool, ranks: 
     from bigembed.build import build
     from bigembed.checkpoint import load_checkpoint
     from bigembed.evaluation import evaluate
+    from bigembed.examples import table_rows
     from bigembed.prepare import prepare_judged, prepare_other
     from bigembed.runtime import start
 
@@ -80,7 +81,7 @@ def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool, ranks: 
             "there is neither a validation nor a test part to evaluate on; name one with data.path= or data.test="
         )
     with start(job.runtime, ranks.meeting() if ranks else None) as runtime:
-        model = build(job, {name: encoder.rows for name, encoder in encoders.items()}, runtime)
+        model = build(job, table_rows(job, encoders), runtime)
         load_checkpoint(checkpoint, model, None, runtime)
         size = job.trainer.eval_batch_size
         figures = {name: evaluate(model, part.examples, part.rows, size, runtime) for name, part in parts.items()}

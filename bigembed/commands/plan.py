@@ -9,10 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bigembed import encoders
 from bigembed.config import compose
 from bigembed.config.arguments import parse
-from bigembed.config.schema import HashedTable, IdsTable, Job, PlanOptions, VocabTable
+from bigembed.config.physical import part_name, parts, physical
+from bigembed.config.schema import Job, PlanOptions
 from bigembed.errors import UserError
+from bigembed.examples import table_rows
 from bigembed.files import replace as replace_file
 from bigembed.report import say
 
@@ -44,7 +47,7 @@ def _plan(options: PlanOptions, job: Job, folder: Path) -> None:
     from bigembed.sharding.summary import cluster_values, summary_of
 
     cluster = cluster_on_paper(job)
-    check_placement(job, cluster.device)
+    check_placement(physical(job), cluster.device)
     console = _console()
     try:
         planned = plan_on_paper(job, rows, cluster)
@@ -66,26 +69,23 @@ def _plan(options: PlanOptions, job: Job, folder: Path) -> None:
 
 def _rows(job: Job, folder: Path, exact: bool) -> dict[str, int]:
     """Return the rows of every table: those of vocabularies at most, or, if ``exact`` or boundless, as the data has them."""
-    vocabularies = {name: table for name, table in job.tables.items() if isinstance(table, VocabTable)}
-    unknown = [name for name, table in vocabularies.items() if exact or table.max_size is None]
+    known = {name: encoders.KINDS[type(table)].rows_at_most(table) for name, table in job.tables.items()}
+    learned = [name for name, table in job.tables.items() if encoders.KINDS[type(table)].learns_rows]
+    unknown = [name for name in learned if exact or known[name] is None]
     if unknown:
-        why = "a plan to follow needs their exact rows" if exact else "they have no max_size"
+        why = "a plan to follow needs their exact rows" if exact else "nothing bounds their rows"
         say(f"learning the vocabulary of {', '.join(unknown)} from the data: {why}")
         from bigembed.prepare import prepare
         from bigembed.run import ENCODERS
 
         (folder / ENCODERS).mkdir()
         uncached = replace(job, data=replace(job.data, cache_mib=0))  # no ids are needed
-        return {name: encoder.rows for name, encoder in prepare(uncached, folder).encoders.items()}
-    return {name: _rows_at_most(table) for name, table in job.tables.items()}
-
-
-def _rows_at_most(table: Any) -> int:
-    if isinstance(table, HashedTable):
-        return table.buckets
-    if isinstance(table, IdsTable):
-        return table.rows
-    return 1 + table.max_size + (table.buckets if table.ngrams > 1 else 0)
+        return table_rows(job, prepare(uncached, folder).encoders)
+    return {
+        part_name(name, part): count
+        for name, table in job.tables.items()
+        for part, count in zip(parts(table), known[name] or (), strict=True)
+    }
 
 
 def _console() -> Any:

@@ -6,8 +6,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bigembed.config.check import check
+from bigembed.config.physical import part_name, parts, physical
 from bigembed.config.placement import check_placement, kernel_of, kind_of
-from bigembed.config.schema import DType, HashedTable, Job, Kernel, Kind, Rounding, TableConfig, VocabTable
+from bigembed.config.schema import (
+    DType,
+    HashedTable,
+    Job,
+    Kernel,
+    Kind,
+    MixedTable,
+    Rounding,
+    SubwordTable,
+    TableConfig,
+    VocabTable,
+)
 from bigembed.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +56,7 @@ def plan_on_paper(job: Job, rows: dict[str, int], cluster: "Cluster") -> "Planne
 
     with torch.device("meta"):  # the head as well
         model = Model(job, rows, torch.device("meta"))
-    return make_plan(model, job, cluster)
+    return make_plan(model, physical(job), cluster)
 
 
 def what_would_fit(
@@ -77,7 +89,7 @@ def _tried(words: str, case: Case) -> dict[str, Any]:
     result: dict[str, Any] = {"change": words, "overrides": list(case.overrides)}
     try:
         check(case.job)
-        check_placement(case.job, case.cluster.device)
+        check_placement(physical(case.job), case.cluster.device)
         planned = plan_on_paper(case.job, case.rows, case.cluster)
     except UserError as error:
         return {**result, "fits": False, "why": str(error)}
@@ -146,7 +158,7 @@ def _fp16(case: Case) -> Case | None:
 def _half_the_dim(case: Case) -> Case | None:
     overrides = []
     for name, table in case.job.tables.items():
-        if table.dim >= 8:
+        if table.dim >= 8 and not isinstance(table, MixedTable):  # whose rows have widths of their own
             table.dim = table.dim // 8 * 4
             overrides.append(f"tables.{name}.dim={table.dim}")
     return case.changed(overrides)
@@ -160,7 +172,7 @@ def _buckets(times: int) -> Change:
         for name, table in case.job.tables.items():
             if has_buckets(table) and table.buckets >= times:  # type: ignore[attr-defined]
                 before, table.buckets = table.buckets, table.buckets // times  # type: ignore[attr-defined]
-                rows[name] -= before - table.buckets  # type: ignore[attr-defined]
+                rows[_hashed_part(name, table)] -= before - table.buckets  # type: ignore[attr-defined]
                 overrides.append(f"tables.{name}.buckets={table.buckets}")  # type: ignore[attr-defined]
         return case.changed(overrides, rows)
 
@@ -169,7 +181,12 @@ def _buckets(times: int) -> Change:
 
 def has_buckets(table: TableConfig) -> bool:
     """Whether a table has rows that are hashed into."""
-    return isinstance(table, HashedTable) or (isinstance(table, VocabTable) and table.ngrams > 1)
+    return isinstance(table, HashedTable | SubwordTable) or (isinstance(table, VocabTable) and table.ngrams > 1)
+
+
+def _hashed_part(name: str, table: TableConfig) -> str:
+    """Return the name of the part of a table that holds the rows that are hashed into."""
+    return part_name(name, parts(table)[-1 if isinstance(table, MixedTable) else 0])
 
 
 def _larger(case: Case) -> Iterator[tuple[str, Case]]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bigembed.config import kinds
+from bigembed.config.check_tables import check_tables
+from bigembed.config.physical import physical
 from bigembed.config.placement import check_placement
-from bigembed.config.schema import AttentionHead, Device, Job, Pooling, TextTable, Tokens
+from bigembed.config.schema import AttentionHead, Device, Job, Pooling
 from bigembed.errors import UserError
 
 
@@ -29,12 +31,10 @@ def check(job: Job) -> None:
             "trainer.early_stop needs evaluations, but data.validation_fraction is 0 and there is no validation part"
         )
     _check_sequences(job)
+    check_tables(job)
     check_placement(
-        job, "cpu" if job.runtime.device is Device.cpu else "cuda"
+        physical(job), "cpu" if job.runtime.device is Device.cpu else "cuda"
     )  # what is not known yet is checked when it is
-    for name, table in job.tables.items():
-        if isinstance(table, TextTable):
-            _check_tokens(f"tables.{name}", table)
     for path, kind, eps in (
         ("optim.tables", job.optim.tables.kind.name, job.optim.tables.eps),
         ("optim.dense", job.optim.dense.kind.name, job.optim.dense.eps),
@@ -85,6 +85,10 @@ def _check_bounds(path: str, value: Any, metadata: Any) -> None:
 
 
 def _check_names(job: Job) -> None:
+    for kind, names in (("tables", job.tables), ("features", job.features), ("numbers", job.numbers)):
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+                raise UserError(f"{kind}.{name}: a name is made of letters, digits and underscores")
     if not job.features:
         raise UserError("features is empty; add one, e.g. +feature@features.text=column")
     for name, feature in job.features.items():
@@ -102,12 +106,10 @@ def _check_names(job: Job) -> None:
             )
         if not poolings:
             raise UserError(f"tables.{name} is used by no feature; drop it, or name it in a feature's table")
-        if not re.fullmatch(r"[A-Za-z0-9_]+", name):
-            raise UserError(f"tables.{name}: a table's name is made of letters, digits and underscores")
 
 
 def _check_sequences(job: Job) -> None:
-    """Sequences and heads must fit each other, and TorchRec looks up sequences of one width."""
+    """Sequences and heads must fit each other."""
     sequences = [name for name, feature in job.features.items() if feature.pooling is Pooling.none]
     takes = isinstance(job.head, AttentionHead)
     if sequences and not takes:
@@ -116,17 +118,3 @@ def _check_sequences(job: Job) -> None:
         raise UserError(
             "head=attention pools sequences, but no feature is one; set features.NAME.pooling=none, or use head=bag"
         )
-    widths = {job.features[name].table: job.tables[job.features[name].table].dim for name in sequences}
-    if len(set(widths.values())) > 1:
-        told = ", ".join(f"tables.{name}.dim={dim}" for name, dim in widths.items())
-        raise UserError(f"tables of sequences must have one dim, but they have {told}")
-
-
-def _check_tokens(path: str, table: TextTable) -> None:
-    if (table.tokens is Tokens.regex) != (table.pattern is not None):
-        raise UserError(f"{path}.pattern goes with {path}.tokens=regex, and {path}.tokens=regex needs a pattern")
-    if table.pattern is not None:
-        try:
-            re.compile(table.pattern)
-        except re.error as error:
-            raise UserError(f"{path}.pattern is no regular expression: {error}") from None

@@ -7,6 +7,12 @@ TABLES: dict[str, type[schema.TableConfig]] = {
     "vocab": schema.VocabTable,
     "hashed": schema.HashedTable,
     "ids": schema.IdsTable,
+    "compositional": schema.CompositionalTable,
+    "subword": schema.SubwordTable,
+    "tokenizer": schema.TokenizerTable,
+    "bucketized": schema.BucketizedTable,
+    "mixed": schema.MixedTable,
+    "managed": schema.ManagedTable,
 }
 FEATURES: dict[str, type[schema.FeatureConfig]] = {"column": schema.FeatureConfig}
 HEADS: dict[str, type[schema.HeadConfig]] = {"bag": schema.BagHead, "attention": schema.AttentionHead}

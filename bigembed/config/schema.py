@@ -34,6 +34,39 @@ class Tokens(Enum):
     words = "words"
     whitespace = "whitespace"
     regex = "regex"
+    whole = "whole"
+
+
+class Combine(Enum):
+    """How a value's rows of several sub-tables become one vector."""
+
+    add = "add"
+    mult = "mult"
+    concat = "concat"
+
+
+class Algorithm(Enum):
+    """How a tokenizer cuts words into pieces."""
+
+    bpe = "bpe"
+    wordpiece = "wordpiece"
+    unigram = "unigram"
+
+
+class Scheme(Enum):
+    """Where the borders between the bins of a number come from."""
+
+    quantiles = "quantiles"
+    log = "log"
+    given = "given"
+
+
+class Policy(Enum):
+    """Which value of a managed table gives up its row for a new one."""
+
+    lfu = "lfu"
+    lru = "lru"
+    distance_lfu = "distance_lfu"
 
 
 class Pooling(Enum):
@@ -247,10 +280,12 @@ class TableConfig:
 
 @dataclass(slots=True)
 class TextTable(TableConfig):
-    """A table whose rows stand for the tokens of a text."""
+    """A table whose rows stand for the tokens of a text, or for values: texts taken whole, whole numbers, lists of either."""
 
     tokens: Tokens = option(
-        Tokens.words, "words: words and punctuation, by Unicode; whitespace; regex: every match of pattern (slower)."
+        Tokens.words,
+        "How texts are cut. words: words and punctuation, by Unicode; whitespace; regex: every match of pattern (slower); "
+        "whole: a text is one value. Whole numbers, and lists, are values as they are.",
     )
     pattern: str | None = option(
         None, "The regular expression (Python's) whose matches are the tokens; for tokens=regex."
@@ -286,6 +321,144 @@ class HashedTable(TextTable):
 
     buckets: int = option(1_000_000, "Rows of the table.", minimum=1, maximum=2**40)
     salt: int = option(0, "Another salt gives another, independent hash.", minimum=0, below=2**63)
+    functions: int = option(
+        1, "Hash functions: every value has this many rows of the table, which are added up.", minimum=1, maximum=8
+    )
+    sign: bool = option(
+        False,
+        "Half of the values, by another hash, count negative, so that collisions cancel out (Weinberger et al. 2009).",
+    )
+    importance: int | None = option(
+        None,
+        "Rows of a second table of learned weights, with which the rows of the functions are added up (Svenstrup et al. 2017); "
+        "null: they count the same.",
+        minimum=1,
+        maximum=2**40,
+    )
+
+
+@dataclass(slots=True)
+class CompositionalTable(TextTable):
+    """A row of each of several small tables for every value, by the digits of its hash (quotient-remainder; Shi et al. 2019)."""
+
+    partitions: list[int] = option(
+        lambda: [1024, 1024],
+        "Rows of each sub-table; their product is the number of vectors that can be told apart.",
+        minimum=1,
+        maximum=2**40,
+    )
+    combine: Combine = option(
+        Combine.mult,
+        "add: the rows are added; mult: multiplied, entry by entry; concat: put side by side, each dim / sub-tables wide.",
+    )
+    values: int | None = option(
+        None,
+        "The data's whole numbers are 0 … values - 1 and are taken as they are, so that no two have all their rows in common; "
+        "null: values are hashed.",
+        minimum=1,
+        maximum=2**62,
+    )
+    salt: int = option(0, "Another salt gives another, independent hash.", minimum=0, below=2**63)
+
+
+@dataclass(slots=True)
+class SubwordTable(TextTable):
+    """fastText's table: a row for every frequent word, and hashed rows for the character n-grams that words are made of."""
+
+    min_count: int = option(1, "Words seen less often have no row of their own, only their n-grams.", minimum=1)
+    max_size: int | None = option(
+        None, "Keep at most this many words, the most frequent ones.", minimum=1, maximum=2**31
+    )
+    min_n: int = option(3, "Characters of the shortest n-grams.", minimum=1, maximum=16)
+    max_n: int = option(6, "Characters of the longest n-grams.", minimum=1, maximum=16)
+    buckets: int = option(
+        2_000_000, "Rows that n-grams, of characters and of words, are hashed into.", minimum=1, maximum=2**31
+    )
+
+
+@dataclass(slots=True)
+class TokenizerTable(TableConfig):
+    """A row for every piece of a tokenizer of the tokenizers library, trained on the data or read from a file."""
+
+    path: str | None = option(None, "tokenizer.json to use; null: one is trained on the training rows.")
+    algorithm: Algorithm = option(
+        Algorithm.bpe, "What is trained: bpe (of bytes), wordpiece or unigram. Unused where path names a file."
+    )
+    vocab_size: int = option(
+        30_000,
+        "Pieces of the trained tokenizer, at most. Unused where path names a file.",
+        minimum=300,
+        maximum=10_000_000,
+    )
+    min_frequency: int = option(
+        2, "Pairs and words seen less often make no piece (bpe, wordpiece). Unused where path names a file.", minimum=1
+    )
+    lower: bool = option(False, "Lower-case the text first. Unused where path names a file.")
+
+
+@dataclass(slots=True)
+class BucketizedTable(TableConfig):
+    """A row for every interval of a number, and row 0 where there is none."""
+
+    scheme: Scheme = option(
+        Scheme.quantiles,
+        "quantiles of the training rows; log: equal steps of sign(x) log(1 + |x|) between the least and the greatest of them; "
+        "given: the borders below.",
+    )
+    bins: int = option(64, "Intervals, for quantiles and log.", minimum=2, maximum=1_000_000)
+    borders: list[float] = option(
+        list,
+        "For given: where one interval ends and the next begins, in ascending order.",
+        minimum=-1e308,
+        maximum=1e308,
+    )
+
+
+@dataclass(slots=True)
+class MixedTable(VocabTable):
+    """A vocabulary whose frequent words have wide rows, and rare ones narrow rows with a projection (Ginart et al. 2019)."""
+
+    widths: list[int] = option(
+        lambda: [16, 8, 4],
+        "Width of each block's rows, from the most frequent words on.",
+        minimum=4,
+        maximum=65_536,
+        multiple=4,
+    )
+    blocks: list[int] = option(
+        lambda: [10_000, 100_000],
+        "Words of each block but the last, which has all others, the unknown ones and the n-grams.",
+        minimum=1,
+        maximum=2**31,
+    )
+
+
+@dataclass(slots=True)
+class ManagedTable(TextTable):
+    """A bounded table without collisions: values that matter have a row of their own, for which others give up theirs."""
+
+    rows: int = option(
+        1_000_000,
+        "Rows; rounded up by at most 6 % so that ranks can share them. Of every 32, one is for the values that have none of their own.",
+        minimum=32,
+        maximum=2**40,
+    )
+    policy: Policy = option(
+        Policy.lfu, "Who gives up a row: the least frequent (lfu), the longest unseen (lru), or by both (distance_lfu)."
+    )
+    decay: float = option(
+        1.0,
+        "For distance_lfu: a value scores its count / (steps since it was seen + 1)^decay.",
+        above=0.0,
+        maximum=100.0,
+    )
+    min_count: int = option(
+        1,
+        "A value gets a row once it was seen this often, as far as that is remembered while it waits.",
+        minimum=1,
+        maximum=2**31,
+    )
+    salt: int = option(0, "Another salt gives another, independent hash.", minimum=0, below=2**63)
 
 
 @dataclass(slots=True)
@@ -301,7 +474,23 @@ class FeatureConfig:
 
     table: str = option("text", "Table that the values are looked up in.")
     column: str = option("text", "Column of the data.")
+    crossed_with: list[str] = option(
+        list, "Columns whose values are hashed together with this one's: every combination is one value."
+    )
+    weights: str | None = option(
+        None,
+        "Column of weights, one for each value of the other; a mean is then divided by their sum. Null: all are 1.",
+    )
     pooling: Pooling = option(Pooling.mean, "How the rows of one sample become one vector; none: they stay a sequence.")
+
+
+@dataclass(slots=True)
+class NumberConfig:
+    """A column of numbers that goes to the head as it is; missing ones count as the mean."""
+
+    column: str = option(MISSING, "Column of the data.")
+    log: bool = option(False, "Take sign(x) log(1 + |x|) of it.")
+    standardise: bool = option(True, "Subtract the mean of the training rows and divide by their standard deviation.")
 
 
 @dataclass(slots=True)
@@ -478,6 +667,9 @@ class Job:
     data: DataConfig = option(DataConfig, "Where the rows come from.")
     tables: dict[str, TableConfig] = option(dict, "Embedding tables by name.")
     features: dict[str, FeatureConfig] = option(dict, "Features by name: which column is looked up in which table.")
+    numbers: dict[str, NumberConfig] = option(
+        dict, "Dense features by name: columns of numbers, e.g. +numbers.price.column=price."
+    )
     head: HeadConfig = option(HeadConfig, "What is predicted from the looked-up vectors.")
     optim: OptimConfig = option(OptimConfig, "How the parameters move.")
     trainer: TrainerConfig = option(TrainerConfig, "The loop.")

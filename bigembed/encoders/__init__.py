@@ -7,29 +7,51 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bigembed.config.schema import HashedTable, IdsTable, TableConfig, VocabTable
+from bigembed.config.schema import (
+    CompositionalTable,
+    HashedTable,
+    IdsTable,
+    ManagedTable,
+    MixedTable,
+    TableConfig,
+    VocabTable,
+)
 from bigembed.encoders import store
 from bigembed.encoders.columns import Column
-from bigembed.encoders.encoder import Encoded, Encoder, encode_all
+from bigembed.encoders.compositional import CompositionalEncoder
+from bigembed.encoders.encoder import Encoded, Encoder, Ids, encode_all, from_arrays, to_arrays
 from bigembed.encoders.hashed import HashedEncoder
 from bigembed.encoders.ids import IdsColumn, IdsEncoder
+from bigembed.encoders.managed import ManagedEncoder
+from bigembed.encoders.mixed import MixedEncoder
+from bigembed.encoders.numbers import Scale, learn_scale
 from bigembed.encoders.text import TextColumn, tokenize
+from bigembed.encoders.values import Crossed
 from bigembed.encoders.vocab import VocabEncoder
+from bigembed.encoders.weights import Weights, open_weights
 
 __all__ = [
     "KINDS",
     "Column",
+    "Crossed",
     "Encoded",
     "Encoder",
     "HashedEncoder",
+    "Ids",
     "IdsColumn",
     "IdsEncoder",
+    "Scale",
     "TextColumn",
     "VocabEncoder",
+    "Weights",
     "build",
     "encode_all",
+    "from_arrays",
+    "learn_scale",
     "load",
+    "open_weights",
     "save",
+    "to_arrays",
     "tokenize",
 ]
 
@@ -37,6 +59,9 @@ KINDS: dict[type[TableConfig], type[Encoder]] = {
     VocabTable: VocabEncoder,
     HashedTable: HashedEncoder,
     IdsTable: IdsEncoder,
+    CompositionalTable: CompositionalEncoder,
+    MixedTable: MixedEncoder,
+    ManagedTable: ManagedEncoder,
 }
 """The encoder of each kind of table."""
 
@@ -89,7 +114,7 @@ def save(encoder: Encoder, path: Path) -> None:
     words, counts = encoder.words(), encoder.counts()
     if words is None or counts is None:
         words, counts = pa.array([], pa.string()), np.empty(0, np.int64)
-    store.write(Path(path), _settings(type(encoder), encoder.config), words, counts)
+    store.write(Path(path), _settings(type(encoder), encoder.config), encoder.learned, words, counts)
 
 
 def load(config: TableConfig, path: Path) -> Encoder:
@@ -102,8 +127,7 @@ def load(config: TableConfig, path: Path) -> Encoder:
         it differs.
     """
     kind = KINDS[type(config)]
-    words, counts = store.read(Path(path), _settings(kind, config))
-    return kind.restore(config, words, counts)
+    return kind.restore(config, *store.read(Path(path), _settings(kind, config)))
 
 
 def _settings(kind: type[Encoder], config: Any) -> dict[str, Any]:

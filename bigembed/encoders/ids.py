@@ -9,15 +9,17 @@ import pyarrow as pa
 
 from bigembed.config.schema import IdsTable
 from bigembed.encoders import columns as at
-from bigembed.encoders.columns import Column, Layout, Spans, address
-from bigembed.encoders.encoder import Encoded, Encoder
+from bigembed.encoders.columns import ArrowColumn, Column, Layout, Spans, address, refuse_nulls
+from bigembed.encoders.encoder import Encoded, Encoder, Ids
+from bigembed.encoders.lists import is_list, list_layout, null_rows, refuse_lists, rows_of, values_of
 from bigembed.errors import UserError
 from bigembed.ragged import Ragged
+from bigembed.wishes import IDS
 
 _BLOCK = 1 << 16  # values compared at once: they stay in a core's cache
 
 
-class IdsColumn(Column):
+class IdsColumn(ArrowColumn):
     """A column of ids; see ``Column``.
 
     Parameters
@@ -35,12 +37,15 @@ class IdsColumn(Column):
 
     what = "lists"
 
+    @property
+    def of_lists(self) -> bool:
+        """Whether rows are lists of ids."""
+        return is_list(self._array.type)
+
     def __init__(self, array: pa.Array | pa.ChunkedArray, name: str = "id") -> None:
         if pa.types.is_null(array.type):
             array = array.cast(pa.int64())
-        elif _is_list(array.type) and pa.types.is_null(
-            array.type.value_type
-        ):  # as Arrow calls lists that are all empty
+        elif is_list(array.type) and pa.types.is_null(array.type.value_type):  # as Arrow calls lists that are all empty
             array = array.cast(pa.list_(pa.int64()))
         super().__init__(array, name)
 
@@ -54,41 +59,35 @@ class IdsColumn(Column):
         """Return the first row with an id that is not in ``[0, rows)``, and that id; None where there is none."""
         # Read as an unsigned number, a negative one is at least this: one comparison tells both.
         limit = rows if self.dtype.kind == "u" else min(rows, 1 << (8 * self.dtype.itemsize - 1))
-        for chunk, start in zip(self._parts, self._starts.tolist(), strict=False):
-            values = _numbers(_values(chunk), self.dtype)
+        for chunk, start in zip(self._parts, self._places.starts.tolist(), strict=False):
+            values = _numbers(values_of(chunk), self.dtype)
             unsigned = values.view(f"u{self.dtype.itemsize}")
             for begin in range(0, len(values), _BLOCK):
                 block = unsigned[begin : begin + _BLOCK]
                 if int(block.max()) >= limit:
                     place = begin + int((block >= limit).argmax())
-                    return start + int(_rows_of(chunk, np.array([place]))[0]), int(values[place])
+                    return start + int(rows_of(chunk, np.array([place]))[0]), int(values[place])
         return None
 
     def _check(self) -> None:
         kind = self._array.type
-        item = kind.value_type if _is_list(kind) else kind
+        item = kind.value_type if is_list(kind) else kind
         if not pa.types.is_integer(item):
             raise UserError(
                 f"column '{self.name}' holds {kind}, not row ids: name a column of whole numbers, or of lists of them"
             )
         self.dtype = np.dtype(str(item))
-        nulls = [np.flatnonzero(chunk.is_null()) if chunk.null_count else np.empty(0, int) for chunk in self._parts]
-        if not _is_list(kind):
-            self._refuse(nulls, "no id", "fill them")
-            return
-        self._refuse(nulls, "no list", "fill them, for example with empty lists")
-        self._refuse([_rows_with_nulls(chunk) for chunk in self._parts], "an id missing", "leave it out of the list")
+        if is_list(kind):
+            refuse_lists(self.name, self._parts, "an id")
+        else:
+            nulls = [null_rows(chunk) for chunk in self._parts]
+            refuse_nulls(self.name, self._parts, nulls, "no id", "fill them")
 
     def _layout(self, chunk: pa.Array, buffers: list[int]) -> Layout:
         width = self.dtype.itemsize
-        if not _is_list(chunk.type):
+        if not is_list(chunk.type):
             return Layout(-1, 0, address(chunk.buffers()[1]) + width * chunk.offset, width)
-        values = address(chunk.values.buffers()[1]) + width * chunk.values.offset
-        if pa.types.is_fixed_size_list(chunk.type):
-            item = width * chunk.type.list_size
-            return Layout(-1, 0, values + item * chunk.offset, item)
-        of_offsets = _offset_type(chunk).itemsize
-        return Layout(of_offsets, address(chunk.buffers()[1]) + of_offsets * chunk.offset, values, width)
+        return list_layout(chunk, address(chunk.values.buffers()[1]) + width * chunk.values.offset, width)
 
 
 class IdsEncoder(Encoder):
@@ -101,11 +100,12 @@ class IdsEncoder(Encoder):
     """
 
     kind = "ids"
-    reads = pa.list_(pa.int64())
+    reads = IDS
     copies = True
+    config: IdsTable
 
     def __init__(self, config: IdsTable) -> None:
-        super().__init__(config, config.rows)
+        super().__init__(config, self.rows_at_most(config))
 
     @classmethod
     def open(cls, array: pa.Array | pa.ChunkedArray, name: str) -> IdsColumn:
@@ -126,14 +126,21 @@ class IdsEncoder(Encoder):
         return cls(config)
 
     @classmethod
-    def restore(cls, config: IdsTable, words: pa.StringArray, counts: np.ndarray) -> "IdsEncoder":
-        """Make the encoder again; it saved no words."""
+    def restore(
+        cls, config: IdsTable, learned: dict[str, Any], words: pa.StringArray, counts: np.ndarray
+    ) -> "IdsEncoder":
+        """Make the encoder again; it saved nothing."""
         return cls(config)
 
     @classmethod
     def settings_of(cls, config: IdsTable) -> dict[str, Any]:
         """Return how many rows there are, as nothing else decides what an id means."""
         return {"rows": config.rows}
+
+    @classmethod
+    def rows_at_most(cls, config: IdsTable) -> tuple[int, ...]:
+        """Return the rows of the table."""
+        return (config.rows,)
 
     def check(self, column: Column, feature: str, table: str, part: str) -> None:
         """Refuse ids that the table has no rows for, in one pass over the column.
@@ -144,13 +151,13 @@ class IdsEncoder(Encoder):
             Naming the first such id and its row.
         """
         assert isinstance(column, IdsColumn)
-        found = column.first_outside(self.rows)
+        found = column.first_outside(self.config.rows)
         if found is not None:
             row, value = found
             larger = f", or train with a larger tables.{table}.rows" if value >= 0 else ""
             raise UserError(
                 f"feature '{feature}': row {row} of the {part} holds the id {value} in column '{column.name}', but "
-                f"tables.{table} has {self.rows:,} rows (ids 0 to {self.rows - 1}); mend the data{larger}"
+                f"tables.{table} has {self.config.rows:,} rows (ids 0 to {self.config.rows - 1}); mend the data{larger}"
             )
 
     def from_texts(self, texts: Sequence[str], name: Callable[[int], str]) -> pa.Array:
@@ -172,7 +179,7 @@ class IdsEncoder(Encoder):
     def encode_spans(self, spans: Spans, dtype: Any = np.int64) -> Encoded:
         """Return ids in memory, which ``check`` has seen, as ``dtype`` int64 or int32."""
         ids = read(spans, dtype)
-        return Encoded(ids, ids.lengths.astype(np.int32))
+        return Encoded((Ids(ids),), ids.lengths.astype(np.int32))
 
     def row_of(self, token: str) -> int:
         """Return the row of an id written in decimal digits.
@@ -184,42 +191,17 @@ class IdsEncoder(Encoder):
         """
         # No id has 20 digits; Python refuses to read thousands of them.
         row = int(token) if token.isascii() and token.isdecimal() and len(token) < 20 else -1
-        if not 0 <= row < self.rows:
-            raise UserError(f"'{token}' is no row of this table, whose ids are the numbers 0 to {self.rows - 1}")
+        if not 0 <= row < self.config.rows:
+            raise UserError(f"'{token}' is no row of this table, whose ids are the numbers 0 to {self.config.rows - 1}")
         return row
 
 
 def read(spans: Spans, dtype: Any = np.int64) -> Ragged:
-    """Return the integers in ``spans``, of ``dtype`` int64 or int32."""
+    """Return the integers in ``spans``, of ``dtype`` int64 or int32; those of 64 bits without a sign by their bits."""
     width, unsigned = spans.dtype.itemsize, spans.dtype.kind == "u"
     values, offsets = np.empty(spans.size // width, dtype), np.zeros(len(spans) + 1, np.int64)
     _copy(spans.begin, spans.end, width, unsigned, values, offsets[1:])
     return Ragged(values, offsets)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
-def _offset_type(chunk: pa.Array) -> np.dtype:
-    return np.dtype(np.int64 if pa.types.is_large_list(chunk.type) else np.int32)
-
-
-def _offsets(chunk: pa.Array) -> np.ndarray:
-    """Return where each list begins in the values, and where the last one ends."""
-    kind = _offset_type(chunk)
-    return np.frombuffer(chunk.buffers()[1], kind, len(chunk) + 1, kind.itemsize * chunk.offset)
-
-
-def _values(chunk: pa.Array) -> pa.Array:
-    """Return the integers of the rows of a chunk, and no others."""
-    if not _is_list(chunk.type):
-        return chunk
-    if pa.types.is_fixed_size_list(chunk.type):
-        size = chunk.type.list_size
-        return chunk.values.slice(size * chunk.offset, size * len(chunk))
-    offsets = _offsets(chunk)
-    return chunk.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
 
 
 def _numbers(values: pa.Array, kind: np.dtype) -> np.ndarray:
@@ -228,36 +210,38 @@ def _numbers(values: pa.Array, kind: np.dtype) -> np.ndarray:
     return np.frombuffer(values.buffers()[1], kind, len(values), kind.itemsize * values.offset)
 
 
-def _rows_of(chunk: pa.Array, places: np.ndarray) -> np.ndarray:
-    """Return the rows of a chunk in which some of its ``_values`` lie."""
-    if not _is_list(chunk.type):
-        return places
-    if pa.types.is_fixed_size_list(chunk.type):
-        return places // chunk.type.list_size
-    offsets = _offsets(chunk)
-    return np.searchsorted(offsets, places + offsets[0], "right") - 1
-
-
-def _rows_with_nulls(chunk: pa.Array) -> np.ndarray:
-    values = _values(chunk)
-    return np.unique(_rows_of(chunk, np.flatnonzero(values.is_null()))) if values.null_count else np.empty(0, int)
-
-
 @numba.njit(nogil=True, cache=True)
 def _copy(begin: np.ndarray, end: np.ndarray, width: int, unsigned: bool, out: np.ndarray, ends: np.ndarray) -> None:
     """Write the integers of all spans, one after the other, and where those of each end."""
-    used = 0
+    used, shift = 0, (width >= 2) + (width >= 4) + (width >= 8)
     for row in range(len(begin)):
-        place, stop = begin[row], end[row]
-        while place < stop:
-            if width == 8:
-                out[used] = at.int64_at(place)
-            elif width == 4:
-                out[used] = at.uint32_at(place) if unsigned else at.int32_at(place)
-            elif width == 2:
-                out[used] = at.uint16_at(place) if unsigned else at.int16_at(place)
-            else:
-                out[used] = at.uint8_at(place) if unsigned else at.int8_at(place)
-            place += width
-            used += 1
+        place = begin[row]
+        count = (end[row] - place) >> shift
+        if count == 1:  # as a rule; the loops below are for many
+            out[used] = _number(place, 0, width, unsigned)
+        elif width == 8:
+            for i in range(count):
+                out[used + i] = at.int64_of(place, i)
+        elif width == 4 and unsigned:
+            for i in range(count):
+                out[used + i] = at.uint32_of(place, i)
+        elif width == 4:
+            for i in range(count):
+                out[used + i] = at.int32_of(place, i)
+        else:
+            for i in range(count):
+                out[used + i] = _number(place, i, width, unsigned)
+        used += count
         ends[row] = used
+
+
+@numba.njit(nogil=True, cache=True)
+def _number(place: int, i: int, width: int, unsigned: bool) -> int:
+    """Return integer ``i`` from an address on."""
+    if width == 8:
+        return at.int64_of(place, i)
+    if width == 4:
+        return at.uint32_of(place, i) if unsigned else at.int32_of(place, i)
+    if width == 2:
+        return at.uint16_of(place, i) if unsigned else at.int16_of(place, i)
+    return at.uint8_of(place, i) if unsigned else at.int8_of(place, i)

@@ -13,12 +13,14 @@ from bigembed.encoders.text import hash_words
 from bigembed.errors import UserError
 from bigembed.hashing import NAME
 
-FORMAT = "bigembed encoder 1"
+FORMAT = "bigembed encoder 2"
 
 _COLUMNS = {"word": pa.string(), "count": pa.int64()}
 
 
-def write(path: Path, settings: dict[str, Any], words: pa.StringArray, counts: np.ndarray) -> None:
+def write(
+    path: Path, settings: dict[str, Any], learned: dict[str, Any], words: pa.StringArray, counts: np.ndarray
+) -> None:
     """Write an encoder's file, which is there as a whole or not at all.
 
     Parameters
@@ -26,7 +28,9 @@ def write(path: Path, settings: dict[str, Any], words: pa.StringArray, counts: n
     path : Path
         Where to.
     settings : dict
-        What decides the ids apart from the words; of values that JSON knows.
+        What decides the ids apart from what was learned; of values that JSON knows.
+    learned : dict
+        What was learned from the data besides the words; of values that JSON knows.
     words : StringArray, shape (words,)
     counts : ndarray, shape (words,), int64
 
@@ -35,7 +39,7 @@ def write(path: Path, settings: dict[str, Any], words: pa.StringArray, counts: n
     UserError
         The file cannot be written.
     """
-    about = {"format": FORMAT, "hash": NAME, **settings}
+    about = {"format": FORMAT, "hash": NAME, "learned": learned, **settings}
     metadata = {"bigembed": json.dumps(about), "checksum": _checksum(about, words, counts)}
     table = pa.table({"word": words, "count": counts}, schema=pa.schema(_COLUMNS, metadata))
     sink = pa.BufferOutputStream()
@@ -47,7 +51,7 @@ def write(path: Path, settings: dict[str, Any], words: pa.StringArray, counts: n
         raise UserError(f"the vocabulary {path} cannot be written: {error.strerror}") from error
 
 
-def read(path: Path, settings: dict[str, Any]) -> tuple[pa.StringArray, np.ndarray]:
+def read(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Any], pa.StringArray, np.ndarray]:
     """Read an encoder's file.
 
     Parameters
@@ -59,6 +63,7 @@ def read(path: Path, settings: dict[str, Any]) -> tuple[pa.StringArray, np.ndarr
 
     Returns
     -------
+    learned : dict
     words : StringArray, shape (words,)
     counts : ndarray, shape (words,), int64
 
@@ -76,8 +81,9 @@ def read(path: Path, settings: dict[str, Any]) -> tuple[pa.StringArray, np.ndarr
     # Whatever Arrow, JSON and Python find wrong with them, the bytes are not the ones that were written.
     except Exception as error:
         raise UserError(f"the vocabulary {path} is damaged, or is no such file ({error}): take a copy of it") from error
+    learned = about.pop("learned", {})
     _compare(path, about, {"format": FORMAT, "hash": NAME, **settings})
-    return words, counts
+    return learned, words, counts
 
 
 def _parse(content: bytes) -> tuple[dict[str, Any], pa.StringArray, np.ndarray]:

@@ -17,6 +17,7 @@ A byte that is not UTF-8 counts as the symbol U+FFFD.
 import ctypes
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +28,18 @@ import numpy as np
 import pyarrow as pa
 
 from bigembed.config.schema import Tokens
-from bigembed.encoders.columns import BYTES, Column, Layout, Spans, address, uint8_at
+from bigembed.encoders.columns import (
+    BYTES,
+    ArrowColumn,
+    Layout,
+    Spans,
+    address,
+    int32_of,
+    refuse_nulls,
+    uint8_at,
+    uint8_of,
+)
+from bigembed.encoders.lists import null_rows
 from bigembed.errors import UserError
 from bigembed.hashing import BASIS, feed, hash_bytes
 
@@ -43,7 +55,7 @@ _NONE = 0  # no token is open (SEPARATOR's number, which no token can have)
 _STOP = 1  # in the fast table: an ASCII separator; greater: the byte that a word character becomes; 0: look closer
 
 
-class TextColumn(Column):
+class TextColumn(ArrowColumn):
     """A column of texts; see ``Column``.
 
     Parameters
@@ -68,17 +80,13 @@ class TextColumn(Column):
     def contents(self) -> Iterator[tuple[np.ndarray, list[Any]]]:
         """Yield the lengths (int64, bytes) and the contents of all texts in order, some texts at a time."""
         for spans in self.blocks():
-            cuts = np.flatnonzero(spans.begin[1:] != spans.end[:-1]) + 1  # texts mostly lie side by side
-            runs = [spans[a:b] for a, b in pairwise([0, *cuts.tolist(), len(spans)])]
-            yield spans.end - spans.begin, [_memory(int(run.begin[0]), int(run.end[-1])) for run in runs]
+            yield spans.sizes, memory_of(spans)
 
     def _check(self) -> None:
-        kind = self._array.type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if kind not in _TEXT_TYPES and not pa.types.is_null(kind):
+        if not is_text(self._array.type):
             raise UserError(f"column '{self.name}' holds {self._array.type}, not texts: name a column of strings")
-        nulls = [_null_rows(chunk) for chunk in self._parts]
-        self._refuse(nulls, "no text", "fill them, for example with empty texts")
+        nulls = [null_rows(chunk) for chunk in self._parts]
+        refuse_nulls(self.name, self._parts, nulls, "no text", "fill them, for example with empty texts")
 
     def _layout(self, chunk: pa.Array, buffers: list[int]) -> Layout:
         code_width = codes = 0
@@ -101,35 +109,37 @@ _TEXT_TYPES = (
 )
 
 
-def _null_rows(chunk: pa.Array) -> np.ndarray:
-    """Return the rows without a text; a dictionary may also say null by an entry that is."""
-    null = np.flatnonzero(chunk.is_null()) if chunk.null_count else np.empty(0, np.int64)
-    if pa.types.is_dictionary(chunk.type) and chunk.dictionary.null_count:
-        return np.flatnonzero(chunk.dictionary_decode().is_null())
-    return null
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a ``TextColumn`` may be of a type; nulls are refused by their number."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return kind in _TEXT_TYPES or pa.types.is_null(kind)
 
 
-def _memory(begin: int, end: int) -> Any:
-    """Return the bytes between two addresses as a buffer, without a copy."""
-    return (ctypes.c_char * (end - begin)).from_address(begin)
+def memory_of(spans: Spans) -> list[Any]:
+    """Return the bytes of all texts in order as buffers, without a copy."""
+    if not len(spans.begin):
+        return []
+    cuts = np.flatnonzero(spans.begin[1:] != spans.end[:-1]) + 1  # texts mostly lie side by side
+    begins, ends = spans.begin[np.append(0, cuts)], spans.end[np.append(cuts - 1, -1)]
+    return [(ctypes.c_char * (end - begin)).from_address(begin) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
 
 
 class Rules(NamedTuple):
-    """What the state machine goes by: a row of ``pages`` for each 256 code points, and a short cut for ASCII.
+    """What the state machine goes by, as addresses of tables: numba would count references to arrays for each token.
 
     Attributes
     ----------
-    fast : ndarray, shape (256,), uint8
-        By byte: what an ASCII word character becomes, 1 for a separator, 0 for what needs a closer look.
-    page_of : ndarray, shape (0x1101,), uint8
-        Page of each 256 code points; the last is for bytes that are not UTF-8.
-    pages : ndarray, shape (pages, 256), int32
-        Class of each code point, and the way from it to what it becomes.
+    fast : int
+        Of 256 uint8, by byte: what an ASCII word character becomes, 1 for a separator, 0 for what needs a closer look.
+    page_of : int
+        Of 0x1101 uint8: the page of each 256 code points; the last is for bytes that are not UTF-8.
+    pages : int
+        Of 256 int32 for each page: class of each code point, and the way from it to what it becomes.
     """
 
-    fast: np.ndarray
-    page_of: np.ndarray
-    pages: np.ndarray
+    fast: int
+    page_of: int
+    pages: int
 
 
 @cache
@@ -139,8 +149,9 @@ def unicode_table() -> tuple[np.ndarray, np.ndarray, str]:
         return table["page_of"], table["pages"], str(table["unicode"])
 
 
-@cache
-def _rules(tokens: Tokens, lower: bool) -> Rules:
+@cache  # which also keeps the tables in memory
+def _tables(tokens: Tokens, lower: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the tables whose addresses are the ``Rules``."""
     page_of, pages, _ = unicode_table()
     classes, space, change = pages & CLASS, (pages & SPACE) != 0, pages >> SHIFT
     invalid = pages[page_of[-1]] >> SHIFT
@@ -149,8 +160,8 @@ def _rules(tokens: Tokens, lower: bool) -> Rules:
     elif tokens is Tokens.whitespace:
         pages = np.where(space, SEPARATOR, WORD)
     else:
-        pages = np.full_like(pages, WORD)  # the matches are the words; they are lower case already
-        lower = False
+        pages = np.full_like(pages, WORD)  # the whole text is one; or the matches are, which are lower case already
+        lower = lower and tokens is Tokens.whole
     # The bytes that are not UTF-8 become U+FFFD also where nothing is lower-cased.
     change = change if lower else np.zeros_like(change)
     change[page_of[-1]] = invalid
@@ -162,7 +173,7 @@ def _rules(tokens: Tokens, lower: bool) -> Rules:
     fast = np.zeros(256, np.uint8)
     fast[:128] = np.where(ascii_page & CLASS == SEPARATOR, _STOP, np.where(ascii_page & CLASS == WORD, becomes, 0))
     fast[: _STOP + 1] = 0  # as words, these two bytes would look like marks of the table
-    return Rules(fast, page_of, pages)
+    return fast, np.ascontiguousarray(page_of, np.uint8), np.ascontiguousarray(pages)
 
 
 # Between the matches of a regular expression: a byte that is in no UTF-8.
@@ -194,10 +205,11 @@ class Tokenizer:
             self._pattern = None if pattern is None else re.compile(pattern)
         except re.error as error:
             raise UserError(f"pattern {pattern!r} is not a regular expression of Python's: {error}") from None
-        self.lower = lower
-        self.rules = _rules(tokens, lower)
-        # Regular expressions go by Python's own Unicode.
-        version = unicode_table()[2] if pattern is None else None
+        self.lower, self.whole = lower, tokens is Tokens.whole
+        self.rules = Rules(*(table.ctypes.data for table in _tables(tokens, lower)))
+        # Regular expressions go by Python's own Unicode, and texts taken as they are by none.
+        ours = pattern is None and (lower or not self.whole)
+        version = unicode_table()[2] if ours else None
         self.settings = {"tokens": tokens.name, "pattern": pattern, "lower": lower, "unicode": version}
 
     def prepare(self, spans: Spans) -> Spans:
@@ -208,7 +220,7 @@ class Tokenizer:
         ends = np.cumsum([0] + [len(text) for text in texts], dtype=np.int64)
         memory = np.frombuffer(b"".join(texts), np.uint8)
         ends += memory.ctypes.data
-        return Spans(ends[:-1], ends[1:], memory)
+        return replace(spans, begin=ends[:-1], end=ends[1:], owner=memory)
 
     def _matches(self, text: str) -> Iterator[bytes]:
         assert self._pattern is not None
@@ -228,7 +240,7 @@ def tokenize(text: str, tokens: str = "words", pattern: str | None = None, lower
     text : str
         What to cut.
     tokens : str
-        ``words``, ``whitespace`` or ``regex``.
+        ``words``, ``whitespace``, ``regex`` or ``whole``.
     pattern : str, optional
         The regular expression, for ``regex``.
     lower : bool
@@ -288,7 +300,7 @@ def _decode(at: int, end: int) -> tuple[int, int]:
 def _read(at: int, end: int, rules: Rules) -> tuple[int, int, int]:
     """Return class, what it becomes, and bytes of the code point at an address before ``end``."""
     code, size = _decode(at, end)
-    entry = rules.pages[rules.page_of[code >> 8], code & 0xFF]
+    entry = int32_of(rules.pages, uint8_of(rules.page_of, code >> 8) << 8 | code & 0xFF)
     return entry & CLASS, code + (entry >> SHIFT), size
 
 
@@ -324,12 +336,12 @@ def next_token(at: int, end: int, rules: Rules) -> tuple[int, int, np.uint64]:
     It begins at ``end`` if there is none.
     """
     fast = rules.fast
-    while at < end and fast[uint8_at(at)] == _STOP:
+    while at < end and uint8_of(fast, uint8_at(at)) == _STOP:
         at += 1
     begin, state, kind = at, BASIS, _NONE
     while at < end:
         if kind <= WORD:
-            byte = fast[uint8_at(at)]
+            byte = uint8_of(fast, uint8_at(at))
             if byte > _STOP:
                 if kind == _NONE:
                     begin, kind = at, WORD
@@ -338,7 +350,7 @@ def next_token(at: int, end: int, rules: Rules) -> tuple[int, int, np.uint64]:
                     at += 1
                     if at == end:
                         return begin, at, state
-                    byte = fast[uint8_at(at)]
+                    byte = uint8_of(fast, uint8_at(at))
             if byte == _STOP and kind == WORD:
                 return begin, at, state
         which, code, size = _read(at, end, rules)

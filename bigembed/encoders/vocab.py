@@ -1,7 +1,8 @@
-"""Tables with a vocabulary: the words of the training data are counted, and the frequent ones have a row each."""
+"""Tables with a vocabulary: the words or values of the training data are counted, and the frequent ones have a row each."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numba
@@ -10,40 +11,47 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bigembed.config.schema import VocabTable
-from bigembed.encoders.columns import Spans
-from bigembed.encoders.encoder import in_order
-from bigembed.encoders.text import Rules, TextColumn, Tokenizer, hash_words, next_token, spell
-from bigembed.encoders.tokens import TextEncoder, empty_slots, make_plan, make_slots, slot_of
+from bigembed.encoders.columns import Column, Spans
+from bigembed.encoders.counts import NumberCounter, WordCounter
+from bigembed.encoders.encoder import Encoded, Ids, in_order
+from bigembed.encoders.slots import make_slots, slot_of
+from bigembed.encoders.text import Tokenizer
+from bigembed.encoders.tokens import TokenEncoder, settings_of_tokens
+from bigembed.encoders.values import NUMBERS, Crossed, hashes_of, kind_of
 from bigembed.errors import UserError
-from bigembed.hashing import finish
+from bigembed.hashing import combine, reduce
+from bigembed.ragged import Ragged
 
 
-class VocabEncoder(TextEncoder):
+class VocabEncoder(TokenEncoder):
     """Looks words up: row 0 for unknown ones, then the words, the most frequent first, then the buckets of n-grams.
 
     Parameters
     ----------
     config : VocabTable
         The table.
+    learned : dict
+        The kind of values.
     words : StringArray, shape (words,)
-        The words in the order of their rows.
+        The words in the order of their rows; numbers as decimal texts.
     counts : ndarray, shape (words,), int64
         How often each was seen.
 
     Raises
     ------
     ValueError
-        A word is there twice.
+        A word is there twice, or is no number where they should be.
     """
 
     kind = "vocab"
+    learns_rows = True
+    config: VocabTable
 
-    def __init__(self, config: VocabTable, words: pa.StringArray, counts: np.ndarray) -> None:
-        buckets = config.buckets if config.ngrams > 1 else 0
+    def __init__(self, config: VocabTable, learned: dict[str, Any], words: pa.StringArray, counts: np.ndarray) -> None:
         first_gram = 1 + len(words)
-        plan = make_plan(0, 0, first_gram, buckets, config.ngrams)
-        super().__init__(config, first_gram + buckets, make_slots(hash_words(words)), plan)
+        super().__init__(config, (first_gram + _grams(config),), learned)
         self.word_rows = (1, first_gram)
+        self._slots = make_slots(hashes_of(words, learned["values"]))
         self._words = words
         self._counts = counts
 
@@ -52,30 +60,31 @@ class VocabEncoder(TextEncoder):
         cls,
         name: str,
         config: VocabTable,
-        columns: Sequence[TextColumn],
+        columns: Sequence[Column],
         index: np.ndarray | None,
         threads: int,
         progress: Callable[[int], None] | None,
     ) -> "VocabEncoder":
-        """Count the words of texts and give the frequent ones rows; see ``bigembed.encoders.build``."""
+        """Count words and give the frequent ones rows; see ``bigembed.encoders.build``."""
         words, counts = count_words(config, columns, index, threads, progress)
-        return cls(config, *choose_words(name, config, words, counts))
+        return cls(config, {"values": kind_of(columns[0])}, *choose_words(name, config, words, counts))
 
     @classmethod
-    def restore(cls, config: VocabTable, words: pa.StringArray, counts: np.ndarray) -> "VocabEncoder":
-        """Make the encoder from its saved words and their counts."""
-        return cls(config, words, counts)
+    def restore(
+        cls, config: VocabTable, learned: dict[str, Any], words: pa.StringArray, counts: np.ndarray
+    ) -> "VocabEncoder":
+        """Make the encoder from what it saved: the kind of values, and the words and their counts."""
+        return cls(config, learned, words, counts)
 
     @classmethod
     def settings_of(cls, config: VocabTable) -> dict[str, Any]:
-        """Return everything apart from the words that decides which ids a text has."""
-        cutting = Tokenizer(config.tokens, config.pattern, config.lower).settings
-        return {
-            **cutting,
-            "ngrams": config.ngrams,
-            "distinct": config.distinct,
-            "buckets": config.buckets if config.ngrams > 1 else 0,
-        }
+        """Return everything apart from the words that decides which ids a sample has."""
+        return settings_of_tokens(config) | {"buckets": _grams(config)}
+
+    @classmethod
+    def rows_at_most(cls, config: VocabTable) -> tuple[int, ...] | None:
+        """Return the rows of the largest vocabulary that the options allow, with those of n-grams; None where they set no bound."""
+        return None if config.max_size is None else (1 + config.max_size + _grams(config),)
 
     def words(self) -> pa.StringArray:
         """Return the words of the rows ``word_rows``."""
@@ -85,42 +94,58 @@ class VocabEncoder(TextEncoder):
         """Return how often each of ``words()`` was seen (int64)."""
         return self._counts
 
+    def encode_hashes(self, hashed: Ragged, dtype: Any, distinct: bool = False) -> Encoded:
+        """Return tokens by their hashes as the rows of words and of n-grams; see ``TokenEncoder``."""
+        ngrams = self.config.ngrams
+        grams = np.uint64(self.word_rows[1]), np.uint64(_grams(self.config))
+        rows, offsets = np.empty(len(hashed.values) * ngrams, dtype), np.zeros_like(hashed.offsets)
+        _look_up(hashed.values, hashed.offsets, self._slots, *grams, ngrams, rows, offsets[1:])
+        ids = Ragged(rows[: offsets[-1]], offsets)
+        return Encoded((Ids(ids.distinct() if distinct else ids),), hashed.lengths.astype(np.int32))
+
 
 def count_words(
     config: VocabTable,
-    columns: Sequence[TextColumn],
+    columns: Sequence[Column],
     index: np.ndarray | None = None,
     threads: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[pa.LargeStringArray, np.ndarray]:
-    """Count the words of texts; what is kept in memory is the different words, not the texts.
+    """Count the words of texts, or values; what is kept in memory is the different ones, not the data.
 
     Parameters
     ----------
     config : VocabTable
         How texts are cut; ``min_count`` and ``max_size`` are not applied.
-    columns : sequence of TextColumn
-        The texts.
+    columns : sequence of Column
+        All of texts, or all of whole numbers; or of lists of these.
     index : ndarray, shape (rows,), int64, optional
         The rows of each column to look at; by default all.
     threads : int
         Threads to use; the result does not depend on it, up to order.
     progress : callable, optional
-        Called with the number of texts done, after every few megabytes.
+        Called with the number of rows done, after every few megabytes.
 
     Returns
     -------
     words : LargeStringArray, shape (words,)
+        Numbers as decimal texts.
     counts : ndarray, shape (words,), int64
+
+    Raises
+    ------
+    UserError
+        Some columns hold texts and others numbers, or one is crossed.
     """
     tokenizer = Tokenizer(config.tokens, config.pattern, config.lower)
-    free: list[_Counter] = []  # a counter for each thread, lent while it works
+    counter_of = _counter_of(columns)
+    free: list[Any] = []  # a counter for each thread, lent while it works
 
     def work(spans: Spans) -> int:
         try:
             counter = free.pop()
         except IndexError:
-            counter = _Counter()
+            counter = counter_of()
         counter.add(tokenizer, spans)
         free.append(counter)
         return len(spans)
@@ -132,7 +157,7 @@ def count_words(
                 done += rows
                 if progress is not None:
                     progress(done)
-    counter = free.pop() if free else _Counter()
+    counter = free.pop() if free else counter_of()
     while free:
         counter.absorb(free.pop())
     return counter.words(), counter.counts()
@@ -150,7 +175,7 @@ def choose_words(
     """
     frequent = np.flatnonzero(counts >= config.min_count)
     if not len(frequent):
-        why = "the texts hold no words: look at the column, and at how the table cuts texts"
+        why = "the data holds no words or values: look at the column, and at how the table cuts texts"
         if len(words):
             why = f"all {len(words)} different words were seen fewer than {config.min_count} times, lower min_count"
         raise UserError(f"the vocabulary of table '{name}' would be empty, {why}")
@@ -162,150 +187,51 @@ def choose_words(
     return table["word"].cast(pa.string()).combine_chunks(), table["count"].to_numpy()
 
 
-class _Counter:
-    """Counts of the words seen so far, by their hashes; words are written out once, when first seen.
+def _grams(config: VocabTable) -> int:
+    """Return the rows that n-grams have."""
+    return config.buckets if config.ngrams > 1 else 0
 
-    ``slots`` hold hash and count, ``hashes`` the words in the order of their discovery; word ``i`` is
-    ``letters[ends[i]:ends[i + 1]]``.
-    """
 
-    def __init__(self) -> None:
-        self.known = 0
-        self.slots = empty_slots(1 << 14)
-        self.hashes = np.empty(len(self.slots) // 2, np.uint64)
-        self.ends = np.zeros(len(self.hashes) + 1, np.int64)
-        self.letters = np.empty(1 << 18, np.uint8)
-
-    def add(self, tokenizer: Tokenizer, spans: Spans) -> None:
-        spans = tokenizer.prepare(spans)
-        row = at = 0
-        while row < len(spans):
-            row, at, self.known, size = _count(
-                *(spans.begin, spans.end, tokenizer.rules, self.slots, self.hashes, self.ends, self.letters),
-                *(row, at, self.known),
+def _counter_of(columns: Sequence[Column]) -> Callable[[], Any]:
+    """Return what makes a counter of what columns hold; refuse those that no vocabulary can be made of."""
+    for column in columns:
+        if isinstance(column, Crossed):
+            raise UserError(
+                f"column '{column.name}' is crossed, and a vocabulary keeps no combinations: look it up in a table of kind hashed"
             )
-            self._make_room(size)
-
-    def absorb(self, other: "_Counter") -> None:
-        """Add the words of another counter and their counts."""
-        counts, at = other.counts(), 0
-        while at < other.known:
-            at, self.known, size = _absorb(
-                *(self.slots, self.hashes, self.ends, self.letters, self.known),
-                *(other.hashes, counts, other.ends, other.letters, at),
+        if kind_of(column) != kind_of(columns[0]):
+            raise UserError(
+                f"columns '{columns[0].name}' and '{column.name}' share a table, but hold {kind_of(columns[0])} and "
+                f"{kind_of(column)}, which have nothing in common: give each a table of its own, or convert one"
             )
-            self._make_room(size)
-
-    def counts(self) -> np.ndarray:
-        counts = np.empty(self.known, np.int64)
-        _counts_of(self.slots, self.hashes, counts)
-        return counts
-
-    def words(self) -> pa.LargeStringArray:
-        letters = self.letters[: self.ends[self.known]]
-        return pa.LargeStringArray.from_buffers(self.known, pa.py_buffer(self.ends), pa.py_buffer(letters))
-
-    def _make_room(self, size: int) -> None:
-        if size > len(self.letters):
-            self.letters = _grown(self.letters, max(size, 2 * len(self.letters)))
-        if self.known < len(self.hashes):
-            return
-        self.hashes = _grown(self.hashes, 2 * len(self.hashes))
-        self.ends = _grown(self.ends, len(self.hashes) + 1)
-        slots = np.zeros((2 * len(self.slots), 2), np.uint64)
-        _move(self.slots, slots)
-        self.slots = slots
-
-
-def _grown(array: np.ndarray, size: int) -> np.ndarray:
-    larger = np.empty(size, array.dtype)
-    larger[: len(array)] = array
-    return larger
+    if columns and kind_of(columns[0]) == NUMBERS:
+        return partial(NumberCounter, any(column.dtype == np.uint64 for column in columns))  # type: ignore[attr-defined]
+    return WordCounter
 
 
 @numba.njit(nogil=True, cache=True)
-def _count(
-    begin: np.ndarray,
-    end: np.ndarray,
-    rules: Rules,
-    slots: np.ndarray,
+def _look_up(
     hashes: np.ndarray,
-    ends: np.ndarray,
-    letters: np.ndarray,
-    row: int,
-    at: int,
-    known: int,
-) -> tuple[int, int, int, int]:
-    """Count words from an address in a text on (0: its beginning), until there is no room for one more.
-
-    Return where to go on, how many words are known, and the bytes that ``letters`` should have at least.
-    """
-    salt = np.uint64(0)
-    while row < len(begin):
-        if at == 0:
-            at = begin[row]
-        stop = end[row]
-        while True:
-            first, at, state = next_token(at, stop, rules)
-            if first == stop:
-                break
-            hashed = finish(state, salt)
-            slot = slot_of(slots, hashed)
-            if slots[slot, 0] == 0:
-                size = ends[known] + 3 * (at - first)
-                if known == len(hashes) or size > len(letters):
-                    return row, first, known, size
-                slots[slot, 0] = hashed
-                hashes[known] = hashed
-                ends[known + 1] = spell(first, at, rules, letters, ends[known])
-                known += 1
-            slots[slot, 1] += np.uint64(1)
-        row += 1
-        at = 0
-    return row, at, known, 0
-
-
-@numba.njit(nogil=True, cache=True)
-def _absorb(
+    offsets: np.ndarray,
     slots: np.ndarray,
-    hashes: np.ndarray,
+    first_gram: np.uint64,
+    gram_rows: np.uint64,
+    ngrams: int,
+    rows: np.ndarray,
     ends: np.ndarray,
-    letters: np.ndarray,
-    known: int,
-    other_hashes: np.ndarray,
-    other_counts: np.ndarray,
-    other_ends: np.ndarray,
-    other_letters: np.ndarray,
-    at: int,
-) -> tuple[int, int, int]:
-    """Add another counter's words from ``at`` on, as ``_count`` adds those of texts."""
-    while at < len(other_counts):
-        slot = slot_of(slots, other_hashes[at])
-        if slots[slot, 0] == 0:
-            start, stop = other_ends[at], other_ends[at + 1]
-            size = ends[known] + stop - start
-            if known == len(hashes) or size > len(letters):
-                return at, known, size
-            slots[slot, 0] = other_hashes[at]
-            hashes[known] = other_hashes[at]
-            letters[ends[known] : size] = other_letters[start:stop]
-            ends[known + 1] = size
-            known += 1
-        slots[slot, 1] += np.uint64(other_counts[at])
-        at += 1
-    return at, known, 0
-
-
-@numba.njit(nogil=True, cache=True)
-def _move(slots: np.ndarray, larger: np.ndarray) -> None:
-    for i in range(len(slots)):
-        if slots[i, 0] != 0:
-            at = slot_of(larger, slots[i, 0])
-            larger[at, 0] = slots[i, 0]
-            larger[at, 1] = slots[i, 1]
-
-
-@numba.njit(nogil=True, cache=True)
-def _counts_of(slots: np.ndarray, hashes: np.ndarray, counts: np.ndarray) -> None:
-    for i in range(len(counts)):
-        counts[i] = slots[slot_of(slots, hashes[i]), 1]
+) -> None:
+    """Write the rows of words, each followed by those of the n-grams that end at it, and where those of each sample end."""
+    grams = np.empty(ngrams, np.uint64)
+    used = 0
+    for row in range(len(ends)):
+        for i in range(offsets[row], offsets[row + 1]):
+            hashed = hashes[i]
+            rows[used] = slots[slot_of(slots, hashed), 1]
+            # grams[k] is the n-gram of k + 1 tokens that ended at the token before.
+            longest = min(i - offsets[row], ngrams - 1)
+            for k in range(longest, 0, -1):
+                grams[k] = combine(grams[k - 1], hashed)
+                rows[used + k] = first_gram + reduce(grams[k], gram_rows)
+            grams[0] = hashed
+            used += 1 + longest
+        ends[row] = used

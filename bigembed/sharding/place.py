@@ -9,7 +9,7 @@ from torchrec.distributed.types import CacheParams, ShardingPlan
 
 from bigembed.config.placement import cache_load_factor_of
 from bigembed.config.schema import Job, Kernel, Rounding
-from bigembed.optim import MODULES
+from bigembed.optim import collections
 from bigembed.runtime import Runtime
 from bigembed.sharding.plan import Plan, to_torchrec
 from bigembed.sharding.sharders import sharders
@@ -21,8 +21,8 @@ def distribute(model: nn.Module, plan: Plan, job: Job, runtime: Runtime) -> Dist
     The tables must be on the meta device and the fused ones have their optimizer attached.
     """
     modules = {}
-    for module in filter(lambda name: getattr(model, name) is not None, MODULES):
-        tables = {name: plan.tables[name] for name in table_names(getattr(model, module))}
+    for module, collection in collections(model).items():
+        tables = {name: plan.tables[name] for name in table_names(collection)}
         extras = {name: _extras(job, name, plan.tables[name].kernel) for name in tables}
         modules[module] = to_torchrec(tables, plan.device, plan.local_world_size, extras)
     return DistributedModelParallel(

@@ -14,7 +14,7 @@ from torchrec.distributed.planner.types import PlannerError, Shard, ShardingOpti
 
 from bigembed.config.placement import kernel_of, kernels_of
 from bigembed.config.schema import Job, Kernel
-from bigembed.optim import MODULES, table_of
+from bigembed.optim import collections, table_of
 from bigembed.sharding.candidates import KERNELS, KINDS, Candidates, constraints_for, kinds_for, topology_of
 from bigembed.sharding.cluster import Cluster
 from bigembed.sharding.plan import Piece, Plan, TablePlan
@@ -106,11 +106,13 @@ def make_plan(model: nn.Module, job: Job, cluster: Cluster) -> Planned:
 
 
 def _weights(model: nn.Module) -> dict[str, Any]:
-    """Return the weights of the tables of ``model.tables`` and ``model.sequences`` by table."""
-    modules = [getattr(model, name, None) for name in MODULES]
+    """Return the weights of the tables of ``model`` by table."""
     return {
-        table_of(name): weight for module in modules if module is not None for name, weight in module.named_parameters()
+        table_of(name): weight
+        for module in collections(model).values()
+        for name, weight in module.named_parameters()
     }
+
 
 
 def _best(
