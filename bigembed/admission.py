@@ -323,10 +323,10 @@ def _within_reach(
 @numba.njit(nogil=True, cache=True)
 def _least(base: np.int64, first: np.ndarray, second: np.ndarray) -> np.int64:
     """Return the row of the least number in ``first``; of equal ones, of the least in ``second``."""
-    row, least = base, _MOST << 32
+    row, least = base, np.int64(np.iinfo(np.int64).max)
     for other in range(base + 1, base + _GROUP):
         key = np.int64(first[other]) << 32 | np.int64(second[other])
-        if key <= least:
+        if key < least:
             row, least = other, key
     return row
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from bigembed import run
 from bigembed.batch import collate
-from bigembed.config.physical import physical
+from bigembed.composed import composed, is_composed
+from bigembed.config.physical import part_name, parts, physical
 from bigembed.config.schema import DType, Job, Which
 from bigembed.encoders import Encoder, Scale
 from bigembed.errors import UserError
@@ -54,8 +55,20 @@ class Loaded:
         return list(columns_of(self.job))
 
     def matrix(self, table: str | None = None) -> np.ndarray:
-        """Return the embedding matrix of a table, shape (rows, dim), read-only: float32, float16, or (bf16) read as float32."""
-        return self._matrices[self._table(table)]
+        """Return the embedding matrix of a table, shape (rows, dim), read-only: float32, float16, or (bf16) read as float32.
+
+        A table that is made of several has several matrices, under their names ("text-0", "text-1").
+
+        Raises
+        ------
+        UserError
+            When there is no such table.
+        """
+        name = table if table in self._matrices else self._table(table)
+        if name not in self._matrices:
+            own = [part_name(name, part) for part in parts(self.job.tables[name])]
+            raise UserError(f"table '{name}' is made of several; name one of them: {', '.join(own)}")
+        return self._matrices[name]
 
     def words(self, table: str | None = None) -> list[str]:
         """Return the words of a table's vocabulary, most frequent first; empty for a table without one."""
@@ -73,8 +86,18 @@ class Loaded:
         return self._encoders[self._table(table)].row_of(word)
 
     def vector(self, word: str, table: str | None = None) -> np.ndarray:
-        """Return a copy of the vector of a word, shape (dim,), float32."""
-        return np.array(self.matrix(table)[self.row(word, table)], np.float32)
+        """Return a copy of the vector of a word, shape (dim,), float32; put together where it is made of several rows.
+
+        Raises
+        ------
+        UserError
+            When the text is not one token of the table.
+        """
+        name = self._table(table)
+        if not is_composed(self.job.tables[name]):
+            return np.array(self.matrix(name)[self.row(word, name)], np.float32)
+        words = pa.array([word], pa.string())
+        return composed(self.job, name, self.checkpoint, self._encoders[name], words)[:1][0]
 
     def predict(self, texts: Sequence[str] | pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Return labels (int64, one a text) and probabilities (float32, one row a text, one column a class).

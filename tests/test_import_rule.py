@@ -17,16 +17,16 @@ PACKAGE = ROOT / "bigembed"
 
 # From the lowest floor up. A name of a package stands for all of its modules.
 FLOORS = [
-    ["errors", "files", "hashing", "ragged", "cores", "shared"],
+    ["errors", "files", "hashing", "ragged", "cores", "shared", "wishes"],
     ["config", "arrays"],
-    ["run"],
+    ["run", "admission"],
     ["encoders", "data", "vectors"],
     ["signals", "report"],
-    ["examples"],
+    ["examples", "weighing", "composed"],
     ["prepare"],
     # ---- torch only from here on
     ["runtime", "batch", "ranks"],
-    ["loader", "heads", "metrics", "optim", "agreement"],
+    ["loader", "heads", "metrics", "optim", "agreement", "composition", "managed"],
     ["model", "sharding", "stepping"],
     ["build", "evaluation", "checkpoint"],
     ["trainer", "inference"],

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from bigembed import encoders, run
+from bigembed.composed import composed, is_composed
 from bigembed.config.arguments import parse
 from bigembed.config.schema import ExportOptions
 from bigembed.errors import UserError
@@ -42,19 +43,24 @@ def _vectors(options: ExportOptions) -> Vectors:
     name = options.table or next(iter(job.tables))
     if name not in job.tables or (options.table is None and len(job.tables) > 1):
         raise UserError(f"table= must name one of the tables of the run: {', '.join(job.tables)}")
-    table = run.read_array(checkpoint / "tables" / f"{name}.weight.npy")
     encoder = encoders.load(job.tables[name], folder / run.ENCODERS / name)
-    if options.words is not None:
-        wanted = _read_words(Path(options.words))
-        rows = np.array([_row(encoder, word) for word in wanted], np.int64)
-        return Vectors(table, rows, pa.array(wanted, pa.string()))
-    words = encoder.words()
-    return Vectors(table, range(*encoder.word_rows) if words is not None else range(len(table)), words)
+    words = encoder.words() if options.words is None else pa.array(_read_words(Path(options.words)), pa.string())
+    if is_composed(job.tables[name]):
+        if words is None:
+            raise UserError(
+                f"the vectors of table '{name}' are made of several rows each; say of which words, with words=FILE"
+            )
+        return Vectors(composed(job, name, checkpoint, encoder, words), range(len(words)), words)
+    table = run.read_array(checkpoint / "tables" / f"{name}.weight.npy")
+    if options.words is None:
+        return Vectors(table, range(*encoder.word_rows) if words is not None else range(len(table)), words)
+    assert words is not None
+    return Vectors(table, np.array([_row(encoder, word) for word in words.to_pylist()], np.int64), words)
 
 
 def _row(encoder: encoders.Encoder, word: str) -> int:
     row = encoder.row_of(word)
-    if encoder.words() is not None and row == 0:
+    if encoder.words() is not None and not encoder.word_rows[0] <= row:
         raise UserError(f"'{word}' is not in the vocabulary of the table; take it out of the file of words=")
     return row
 

@@ -676,6 +676,10 @@ class Job:
     sharding: ShardingConfig = option(ShardingConfig, "How the tables are laid over the ranks.")
     plan: PlanConfig = option(PlanConfig, "The cluster that is planned for.")
     runtime: RuntimeConfig = option(RuntimeConfig, "The machine.")
+    grow: str | None = option(
+        None, "Run folder to grow from: its options are taken where no others are given, and its rows keep what they learned."
+    )
+    grow_drop: bool = option(False, "With grow: rows of that run that find no place in this one may be lost.")
 
 
 @dataclass(slots=True)

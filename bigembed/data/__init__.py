@@ -8,7 +8,7 @@ import pyarrow as pa
 from bigembed.config.schema import DataConfig, FilesData, GeneratedData
 from bigembed.data.files import open_file_part, open_files
 from bigembed.data.generated import open_generated, open_generated_part
-from bigembed.data.lines import Columns
+from bigembed.wishes import Columns
 
 _OPENERS: dict[type[DataConfig], tuple[Callable[..., dict[str, pa.Table]], Callable[..., pa.Table]]] = {
     FilesData: (open_files, open_file_part),
@@ -46,7 +46,8 @@ def open_data(
     config : DataConfig
         Where the rows come from.
     features : mapping of str to DataType, or sequence of str
-        The columns of the features that the job needs, and what they hold, see ``Columns``; names alone are of texts.
+        The columns of the features that the job needs, and what is asked for in each, see ``bigembed.wishes``; names alone
+        ask for texts.
     labels : sequence of str
         The columns of labels, which come as the data has them, and from CSV and JSON lines as int64. No other is read.
     say : callable, optional

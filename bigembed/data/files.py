@@ -14,11 +14,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from bigembed.config.schema import FilesData, Format
-from bigembed.data.lines import Columns
 from bigembed.data.parts import Source, find_part, is_single
 from bigembed.data.rows import Rows, as_wished, read_rows, wished
 from bigembed.errors import UserError
 from bigembed.files import sync_folder
+from bigembed.wishes import Columns
 
 Say = Callable[[str], None]
 _CONVERSION = 1  # counts up when converted files change their meaning, so that old ones are not taken
@@ -32,7 +32,7 @@ def open_files(config: FilesData, columns: Columns, say: Say | None = None) -> d
     config : FilesData
         Which files.
     columns : mapping of str to DataType
-        The wished columns; see ``lines.Columns``.
+        The wished columns; see ``wishes``.
     say : callable, optional
         Told what takes longer than a second; by default that is logged.
 

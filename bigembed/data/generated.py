@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 
 from bigembed.config.schema import GeneratedData
-from bigembed.data.lines import Columns
 from bigembed.errors import UserError
 from bigembed.hashing import hash_integers, mix, reduce
+from bigembed.wishes import Columns
 
 NEGATIONS = ("not", "never", "no", "hardly")
 SHARPNESS = 11.0

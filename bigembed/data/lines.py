@@ -6,7 +6,7 @@ The cutting is done here and not by Arrow so that a text of any length fits, and
 import csv
 import io
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +19,18 @@ import pyarrow.csv
 import pyarrow.json
 
 from bigembed.errors import UserError
+from bigembed.wishes import IDS, NUMBERS, VALUES, WEIGHTS, Columns
 
 BLOCK = 4 << 20  # bytes read at a time
 LONGEST = 512 << 20  # bytes that one row may take: more is a quote that is never closed, or no such file at all
 _BOM = b"\xef\xbb\xbf"
 
-Columns = Mapping[str, pa.DataType]
-"""The wished columns by name. ``pa.string()``: texts. ``IDS``: whole numbers, or lists of them, of any type that the data
-has; CSV knows no lists, JSON lines are read as the first of them. Any other type: what CSV and JSON lines are read as, since
-these know no types; Parquet and saved `datasets` folders give the type that they have."""
-
-IDS = pa.list_(pa.int64())
+_IN_CSV: dict[pa.DataType, pa.DataType] = {
+    IDS: pa.int64(),
+    VALUES: pa.string(),
+    NUMBERS: pa.float64(),
+    WEIGHTS: pa.float32(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,31 +94,50 @@ def read_json_lines(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
 
 
 def csv_types(path: Path, columns: Columns) -> Columns:
-    """Return the types that the columns of a CSV file are read as."""
-    return {name: pa.int64() if kind == IDS else kind for name, kind in columns.items()}
+    """Return the types that the columns of a CSV file are read as: it knows no lists, and its values are texts."""
+    return {name: _IN_CSV.get(kind, kind) for name, kind in columns.items()}
 
 
 def json_types(path: Path, columns: Columns) -> Columns:
-    """Return the types that the columns of JSON lines are read as; whether ids stand in lists the first ones tell.
+    """Return the types that the columns of JSON lines are read as; what the data may choose, its first values tell.
 
     Raises
     ------
     UserError
-        With the line, where one before those is no JSON object.
+        With the line, where one before those is no JSON object, or the first of values is none.
     """
     types = dict(csv_types(path, columns))
-    open_ones = {name for name, kind in columns.items() if kind == IDS}
+    open_ones = {name for name, kind in columns.items() if kind in (IDS, VALUES, WEIGHTS)}
     with closing(_blocks(path, _json_rows)) as blocks:
         block = next(blocks, None) if open_ones else None
     lines = [] if block is None else block.data.split(b"\n")
     for number, line in enumerate(lines, 1):
         record = _object(path, line, number) if line.strip() else {}
         for name in [name for name in open_ones if record.get(name) is not None]:
-            types[name] = IDS if isinstance(record[name], list) else pa.int64()
-            open_ones.remove(name)
+            try:
+                types[name], settled = _json_type(columns[name], record[name])
+            except ValueError as error:
+                where = f"{path}, line {number}: column {name!r}"
+                raise UserError(f"{where} is {_short(record[name])}, {error}.") from None
+            if settled:
+                open_ones.remove(name)
         if not open_ones:
             break
     return types
+
+
+def _json_type(wish: pa.DataType, value: Any) -> tuple[pa.DataType, bool]:
+    """Return the type that a value speaks for, and whether that settles it; ValueError if it is none that is wished for."""
+    entries = value if isinstance(value, list) else [value]
+    first = next((entry for entry in entries if entry is not None), None)
+    item = pa.float32() if wish == WEIGHTS else pa.int64()
+    if wish == VALUES:
+        if isinstance(first, float) and first % 1:
+            raise ValueError("and numbers with a fraction are for a table of kind bucketized")
+        if isinstance(first, bool | list | dict):
+            raise ValueError("not a text, a whole number, or a list of either")
+        item = pa.string() if first is None or isinstance(first, str) else item
+    return pa.list_(item) if isinstance(value, list) else item, wish != VALUES or first is not None
 
 
 def _batches(table: pa.Table) -> list[pa.RecordBatch]:
@@ -229,14 +249,15 @@ def _csv_by_hand(
     arrays = []
     for name, kind in columns.items():
         cells = table[name].combine_chunks()
-        if kind == pa.int64():
+        if kind in _OF_CELLS:
+            convert, what = _READ[kind]
             values = []
             for row, cell in enumerate(cells.to_pylist()):
                 try:
-                    values.append(_whole(_number(cell)))
-                except ValueError:
+                    values.append(convert(_number(cell)))
+                except (ValueError, OverflowError) as wrong:
                     where = f"{path}, line {_line_of(block, row)}"
-                    raise UserError(f"{where}: column {name!r} is {_short(cell)}, not a whole number.") from None
+                    raise UserError(f"{where}: column {name!r} is {_short(cell)}, {_none_of(what, wrong)}.") from None
             cells = pa.array(values, kind)
         elif kind != pa.string():
             raise UserError(f"{path}, lines from {block.line}: {error}.") from None
@@ -286,27 +307,62 @@ def _number(cell: str) -> Any:
 
 
 def _whole(value: Any) -> int | None:
-    """Return a number as a whole number of 64 bits, None as None; ValueError if it is none."""
+    """Return a number as a whole one, None as None; ValueError if it is none, OverflowError if it has more than 64 bits."""
     if value is None:
         return None
-    if not isinstance(value, (bool, int, float)) or value != value // 1 or not -(2**63) <= value < 2**63:
+    if not isinstance(value, (bool, int, float)) or value != value // 1:
         raise ValueError(value)
+    if not -(2**63) <= value < 2**63:
+        raise OverflowError(value)
     return int(value)
 
 
-def _whole_list(value: Any) -> list[int | None] | None:
-    """Return a list of numbers as whole ones; ValueError if it is none."""
-    if value is None:
+def _real(value: Any) -> float | None:
+    """Return a number as a float, None and an empty text as None; ValueError if it is none."""
+    if value is None or value == "":
         return None
-    if not isinstance(value, list):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(value)
-    return [_whole(entry) for entry in value]
+    return float(value)
 
 
-_NUMBERS: dict[pa.DataType, tuple[Callable[[Any], Any], str]] = {
+def _text(value: Any) -> str | None:
+    """Return a text, None as None; ValueError if it is none, UnicodeEncodeError if it cannot be written."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError(value)
+    if value is not None:
+        value.encode()
+    return value
+
+
+def _list_of(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function that makes a list of what ``convert`` makes of each entry, and None of None."""
+
+    def of_list(value: Any) -> list[Any] | None:
+        if value is None:
+            return None
+        if not isinstance(value, list):
+            raise ValueError(value)
+        return [convert(entry) for entry in value]
+
+    return of_list
+
+
+_READ: dict[pa.DataType, tuple[Callable[[Any], Any], str]] = {
+    pa.string(): (_text, "a text"),
+    pa.list_(pa.string()): (_list_of(_text), "a list of texts"),
     pa.int64(): (_whole, "a whole number"),
-    IDS: (_whole_list, "a list of whole numbers"),
+    pa.list_(pa.int64()): (_list_of(_whole), "a list of whole numbers"),
+    pa.float64(): (_real, "a number"),
+    pa.float32(): (_real, "a number"),
+    pa.list_(pa.float32()): (_list_of(_real), "a list of numbers"),
 }
+_OF_CELLS = (pa.int64(), pa.float64(), pa.float32())
+
+
+def _none_of(what: str, error: Exception) -> str:
+    """Say that a value is not ``what`` it should be, as ``error`` of ``_READ``'s functions tells."""
+    return f"not {what} of 64 bits with a sign" if isinstance(error, OverflowError) else f"not {what}"
 
 
 def _short(value: Any) -> str:
@@ -322,20 +378,22 @@ def _json_by_hand(path: Path, block: Block, columns: Columns, error: Exception) 
             continue
         record = _object(path, line, number)
         for name, kind in columns.items():
-            value = record.get(name)
-            if kind in _NUMBERS:
-                whole, what = _NUMBERS[kind]
-                try:
-                    value = whole(value)
-                except ValueError:
-                    raise UserError(f"{path}, line {number}: column {name!r} is {_short(value)}, not {what}.") from None
-            elif kind == pa.string() and value is not None:
-                _check_text(path, value, name, number)
-            values[name].append(value)
+            convert, what = _READ.get(kind, (_as_it_is, ""))
+            where = f"{path}, line {number}: column {name!r}"
+            try:
+                values[name].append(convert(record.get(name)))
+            except UnicodeEncodeError:
+                raise UserError(f"{where} has half of a surrogate pair (\\ud800 to \\udfff), no character.") from None
+            except (ValueError, OverflowError) as wrong:
+                raise UserError(f"{where} is {_short(record[name])}, {_none_of(what, wrong)}.") from None
     try:
         return pa.table({name: pa.array(values[name], kind) for name, kind in columns.items()})
     except (pa.ArrowException, ValueError, OverflowError):
         raise UserError(f"{path}, lines from {block.line}: {error}.") from None
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _object(path: Path, line: bytes, number: int) -> dict[str, Any]:
@@ -357,17 +415,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(record) < len(pairs):
         raise ValueError(f"one of the names {', '.join(record)} stands there twice")
     return record
-
-
-def _check_text(path: Path, value: Any, name: str, number: int) -> None:
-    if not isinstance(value, str):
-        raise UserError(f"{path}, line {number}: column {name!r} is {json.dumps(value)[:40]}, not a text.")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UserError(
-            f"{path}, line {number}: column {name!r} has half of a surrogate pair (\\ud800 to \\udfff), no character."
-        ) from None
 
 
 def _check_keys(path: Path, block: Block, table: pa.Table) -> None:

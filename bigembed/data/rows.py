@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bigembed.config.schema import Format
-from bigembed.data.lines import IDS, Columns, csv_types, json_types, read_csv, read_json_lines
+from bigembed.data.lines import csv_types, json_types, read_csv, read_json_lines
 from bigembed.errors import UserError
+from bigembed.wishes import IDS, NUMBERS, VALUES, WEIGHTS, Columns
 
 BATCH_BYTES = 4 << 20  # decoded bytes aimed at in one batch: large enough to cost nothing, small beside the tables
+TypeOf = Callable[[pa.DataType], pa.DataType | None]
 BATCH_ROWS = 1 << 16  # texts that Parquet keeps once in a dictionary decode to more than its metadata says
 
 
@@ -59,7 +61,7 @@ def wished(path: Path | str, schema: pa.Schema, columns: Columns) -> pa.Schema:
     Raises
     ------
     UserError
-        A column is missing, or one of texts or of ids holds something else.
+        A column is missing, or one holds something else than is wished for.
     """
     fields = []
     for name, kind in columns.items():
@@ -76,9 +78,9 @@ def wished(path: Path | str, schema: pa.Schema, columns: Columns) -> pa.Schema:
             type_of, what = _TYPES[kind]
             plain = type_of(plain)
             if plain is None:
-                raise UserError(
-                    f"Column {name!r} of {path} holds {stored}, not {what}; name another column, or convert it."
-                )
+                fraction = kind == VALUES and pa.types.is_floating(stored)
+                remedy = "look it up in a table of kind bucketized" if fraction else "name another column"
+                raise UserError(f"Column {name!r} of {path} holds {stored}, not {what}; {remedy}, or convert it.")
         fields.append(pa.field(name, plain))
     return pa.schema(fields)
 
@@ -88,21 +90,33 @@ def as_wished(path: Path | str, first: int, batch: pa.RecordBatch, schema: pa.Sc
     arrays = []
     for field in schema:
         array = batch.column(field.name)
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+        item = field.type.value_type if is_list(field.type) else field.type
+        if pa.types.is_string(item) or pa.types.is_large_string(item):
             array = _as_text(path, first, array, field)
-        arrays.append(array if array.type == field.type else array.cast(field.type))
+        elif array.type != field.type:
+            array = array.cast(field.type, safe=not pa.types.is_floating(item))  # numbers may lose digits
+        arrays.append(array)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether rows of a type are lists: plain, large, or of a fixed size."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
 def _as_text(path: Path | str, first: int, array: pa.Array, field: pa.Field) -> pa.Array:
+    """Return texts, or lists of them, in the type of ``field``, after a look at every byte."""
     try:
         text = array if array.type == field.type else array.cast(field.type)
         text.validate(full=True)
         return text
     except pa.ArrowInvalid:
-        for row, value in enumerate(array.cast(pa.large_binary())):
+        in_lists = is_list(array.type)
+        as_bytes = array.cast(_with_item(array.type, pa.large_binary()) if in_lists else pa.large_binary())
+        for row, value in enumerate(as_bytes.to_pylist()):
             try:
-                (value.as_py() or b"").decode()
+                for each in (value or []) if in_lists else [value]:
+                    (each or b"").decode()
             except UnicodeDecodeError as error:
                 raise UserError(
                     f"Row {first + row} (the first is 0) of {path} is not valid UTF-8 in column {field.name!r} "
@@ -120,24 +134,55 @@ def _text_type(kind: pa.DataType) -> pa.DataType | None:
     return kind if types.is_large_string(kind) else None
 
 
-def _ids_type(kind: pa.DataType) -> pa.DataType | None:
-    """Return the type in which integers, or lists of them, are read; None for all else."""
-    types = pa.types
-    if types.is_null(kind):
+def _whole_type(kind: pa.DataType) -> pa.DataType | None:
+    """Return the type in which whole numbers (also nulls) are read; None for all else."""
+    if pa.types.is_null(kind):
         return pa.int64()
-    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
-        return kind if types.is_integer(kind) else None
-    item = pa.int64() if types.is_null(kind.value_type) else kind.value_type  # nulls: all the lists are empty
-    if not types.is_integer(item):
-        return None
-    if types.is_fixed_size_list(kind):
+    return kind if pa.types.is_integer(kind) else None
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType | None:
+    """Return the type in which texts or whole numbers are read; None for all else."""
+    return _text_type(kind) or _whole_type(kind)
+
+
+def _number_type(kind: pa.DataType) -> pa.DataType | None:
+    """Return float64 for numbers of any kind, and nulls; None for all else."""
+    types = pa.types
+    return pa.float64() if types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind) else None
+
+
+def _weight_type(kind: pa.DataType) -> pa.DataType | None:
+    """Return float32 for numbers of any kind, and nulls; None for all else."""
+    return None if _number_type(kind) is None else pa.float32()
+
+
+def _or_list(item_type: TypeOf) -> TypeOf:
+    """Return a function that tells the type in which lists are read, too, by that of their items."""
+
+    def type_of(kind: pa.DataType) -> pa.DataType | None:
+        if not is_list(kind):
+            return item_type(kind)
+        value = kind.value_type
+        item = item_type(value.value_type if pa.types.is_dictionary(value) else value)
+        return None if item is None else _with_item(kind, item)
+
+    return type_of
+
+
+def _with_item(kind: pa.DataType, item: pa.DataType) -> pa.DataType:
+    """Return the type of lists of another item."""
+    if pa.types.is_fixed_size_list(kind):
         return pa.list_(item, kind.list_size)
-    return pa.large_list(item) if types.is_large_list(kind) else pa.list_(item)
+    return pa.large_list(item) if pa.types.is_large_list(kind) else pa.list_(item)
 
 
-_TYPES: dict[pa.DataType, tuple[Callable[[pa.DataType], pa.DataType | None], str]] = {
+_TYPES: dict[pa.DataType, tuple[TypeOf, str]] = {
     pa.string(): (_text_type, "texts"),
-    IDS: (_ids_type, "whole numbers or lists of them"),
+    IDS: (_or_list(_whole_type), "whole numbers or lists of them"),
+    VALUES: (_or_list(_value_type), "texts, whole numbers, or lists of either"),
+    NUMBERS: (_number_type, "numbers"),
+    WEIGHTS: (_or_list(_weight_type), "numbers or lists of them"),
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from bigembed.config.schema import BucketizedTable, Scheme
-from bigembed.encoders.columns import Spans
+from bigembed.encoders.columns import Column, Spans
 from bigembed.encoders.encoder import Encoded, Encoder, Ids
 from bigembed.encoders.numbers import NumberColumn, number_at, signed_log
 from bigembed.errors import UserError
@@ -63,12 +63,12 @@ class BucketizedEncoder(Encoder):
         Raises
         ------
         UserError
-            Borders are given and do not ascend, or are given for another scheme; or there are no numbers to learn from.
+            There are no numbers to learn from.
         """
-        _check_given(name, config)
         if config.scheme is Scheme.given:
             return cls(config, {"borders": [float(border) for border in config.borders]})
-        borders = (_quantiles if config.scheme is Scheme.quantiles else _log_steps)(columns, index, config.bins, progress)
+        find = _quantiles if config.scheme is Scheme.quantiles else _log_steps
+        borders = find(columns, index, config.bins, progress)
         if borders is None:
             told = ", ".join(f"'{column.name}'" for column in columns)
             raise UserError(
@@ -95,6 +95,20 @@ class BucketizedEncoder(Encoder):
     def rows_at_most(cls, config: BucketizedTable) -> tuple[int, ...]:
         """Return one row more than there are intervals, which may be fewer than asked for."""
         return ((len(config.borders) + 2 if config.scheme is Scheme.given else config.bins + 1),)
+
+    def check(self, column: Column, feature: str, table: str, part: str) -> None:
+        """Refuse crossed columns, whose values are hashes and no numbers.
+
+        Raises
+        ------
+        UserError
+            Naming the feature.
+        """
+        if not isinstance(column, NumberColumn):
+            raise UserError(
+                f"feature '{feature}' crosses columns, but tables.{table} is of kind bucketized, which is made for numbers; cross "
+                "columns of whole numbers or of texts in a table of kind hashed"
+            )
 
     def from_texts(self, texts: Sequence[str], name: Callable[[int], str]) -> pa.Array:
         """Return the number that each text is; an empty one is missing.
@@ -146,14 +160,6 @@ class BucketizedEncoder(Encoder):
         return f"[{lower}, inf]" if last else f"[{lower}, {_written(self._borders[row - 1])})"
 
 
-def _check_given(name: str, config: BucketizedTable) -> None:
-    if (config.scheme is Scheme.given) != bool(config.borders):
-        raise UserError(f"tables.{name}.borders goes with tables.{name}.scheme=given, and that needs borders")
-    wrong = [(a, b) for a, b in zip(config.borders, config.borders[1:], strict=False) if not a < b]
-    if wrong:
-        raise UserError(f"tables.{name}.borders must ascend, but {wrong[0][0]} stands before {wrong[0][1]}")
-
-
 def _quantiles(
     columns: Sequence[NumberColumn], index: np.ndarray | None, bins: int, progress: Callable[[int], None] | None
 ) -> np.ndarray | None:
@@ -191,7 +197,8 @@ def _log_steps(
         least, greatest = min(least, finite.min(initial=np.inf)), max(greatest, finite.max(initial=-np.inf))
     if least > greatest:
         return None
-    steps = np.linspace(*signed_log(np.array([least, greatest])), bins + 1)[1:-1]
+    low, high = signed_log(np.array([least, greatest]))
+    steps = np.linspace(low, high, bins + 1)[1:-1]
     borders = np.unique(np.copysign(np.expm1(np.abs(steps)), steps))
     return borders[(borders > least) & (borders <= greatest)]
 

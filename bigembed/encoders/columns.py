@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from bigembed.errors import UserError
 
-BLOCK_ROWS = 1 << 14
+BLOCK_ROWS = 1 << 16
 _BLOCK_BYTES = 1 << 21
 BYTES = np.dtype("S1")  # of texts; as a number of 8 bits it would be one of the ids
 
@@ -281,9 +281,11 @@ def refuse_nulls(name: str, chunks: Sequence[pa.Array], null: Sequence[np.ndarra
 
 def pieces(sizes: np.ndarray, limit: int) -> Iterator[tuple[int, int]]:
     """Yield the first row and the row after the last of pieces of rows of these sizes, each of about ``limit`` together."""
+    cuts: list[int] = []
+    if sizes.sum() >= limit:
+        cuts = (np.flatnonzero(np.diff(np.cumsum(sizes) // limit)) + 1).tolist()
     if len(sizes):
-        number = np.cumsum(sizes) // limit
-        yield from pairwise([0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(sizes)])
+        yield from pairwise([0, *cuts, len(sizes)])
 
 
 def address(buffer: pa.Buffer | None) -> int:

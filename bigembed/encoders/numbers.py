@@ -48,7 +48,7 @@ class NumberColumn(ArrowColumn):
         spans = super().spans(index)
         if self._bitmaps[:, 0].any():
             _point_nulls_at(
-                *(address_of(_MISSING), np.ascontiguousarray(index, np.int64), self._places.starts, self._bitmaps),
+                *(_MISSING.ctypes.data, np.ascontiguousarray(index, np.int64), self._places.starts, self._bitmaps),
                 *(spans.begin, spans.end),
             )
         return spans
@@ -75,11 +75,6 @@ def read(spans: Spans) -> np.ndarray:
     values = np.empty(len(spans), np.float64)
     _read(spans.begin, values)
     return values
-
-
-def address_of(array: np.ndarray) -> int:
-    """Return where an array lies in memory."""
-    return int(array.ctypes.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +156,9 @@ def learn_scale(array: pa.Array | pa.ChunkedArray, config: NumberConfig, index: 
         values = _logged(block[np.isfinite(block)], config)
         if not len(values):
             continue
-        new_mean, share = values.mean(), len(values) / (count + len(values))
-        squares += ((values - new_mean) ** 2).sum() + (new_mean - mean) ** 2 * count * share
+        with np.errstate(over="ignore", invalid="ignore"):  # told below
+            new_mean, share = values.mean(), len(values) / (count + len(values))
+            squares += ((values - new_mean) ** 2).sum() + (new_mean - mean) ** 2 * count * share
         mean += (new_mean - mean) * share
         count += len(values)
     if not count:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +18,14 @@ class Vectors:
     Attributes
     ----------
     table : ndarray, shape (table rows, dim), float32
-        The whole table, memory-mapped as a rule.
+        The whole table, memory-mapped as a rule; or what is indexed like it.
     rows : ndarray or range
         Which of its rows are meant, in order.
     words : pa.StringArray or None
         Their words; None where rows stand for no word.
     """
 
-    table: np.ndarray
+    table: Any
     rows: np.ndarray | range
     words: pa.StringArray | None
 
