@@ -35,10 +35,9 @@ SLACK = 16  # a table grows by at most one part in this for it
 ALONE = 8192  # values that one thread has looked up before another could have started
 POLICIES = {Policy.lfu: 0, Policy.lru: 1, Policy.distance_lfu: 2}
 
-_GROUP, _FREE = np.int64(GROUP), np.int64(FREE)
 _LFU, _LRU = POLICIES[Policy.lfu], POLICIES[Policy.lru]
-_MOST = np.int64(np.iinfo(np.int32).max)  # counts stop here
-_NOWHERE = np.int64(np.iinfo(np.int64).min)
+_MOST = int(np.iinfo(np.int32).max)  # counts stop here
+_NOWHERE = int(np.iinfo(np.int64).min)
 
 T = TypeVar("T")
 
@@ -148,7 +147,7 @@ class Admission:
             Rows in the whole table that have been taken from another value.
         """
         self.clock += 1
-        now, groups = np.int64(self.clock[0]), np.uint64(self.whole // GROUP)
+        now, groups = int(self.clock[0]), np.uint64(self.whole // GROUP)
         residents = self.ids, self.counts, self.last
         waiting = self.waiting_ids, self.waiting_counts, self.waiting_last
         rules = POLICIES[self.rules.policy], float(self.rules.decay), self.rules.min_count
@@ -203,15 +202,15 @@ def _spread(work: Callable[[int, int], T], size: int, threads: int) -> list[T]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _base(value: np.int64, groups: np.uint64, first: np.int64) -> np.int64:
+def _base(value: int, groups: np.uint64, first: int) -> Any:
     """Return where in the part the value's group begins; TorchRec sends values to ranks by the same remainder."""
-    return np.int64(np.uint64(value) % groups) * _GROUP - first
+    return np.int64(np.uint64(value) % groups) * GROUP - first
 
 
 @numba.njit(nogil=True, cache=True)
-def _row(value: np.int64, base: np.int64, ids: np.ndarray) -> np.int64:
+def _row(value: int, base: int, ids: np.ndarray) -> int:
     """Return the value's row in the part; the shared one where it has none."""
-    for row in range(base + 1, base + _GROUP):
+    for row in range(base + 1, base + GROUP):
         if ids[row] == value:
             return row
     return base
@@ -225,7 +224,7 @@ def _look_up(values: np.ndarray, groups: np.uint64, first: int, ids: np.ndarray,
 
 @numba.njit(nogil=True, cache=True)
 def _count(
-    values: np.ndarray, groups: np.uint64, first: int, own: Any, residents: Any, now: np.int64, rows: np.ndarray
+    values: np.ndarray, groups: np.uint64, first: int, own: Any, residents: Any, now: int, rows: np.ndarray
 ) -> np.ndarray:
     """Count those of the rows ``own`` that have one, note the row of each, and return the others."""
     ids, counts, last = residents
@@ -239,7 +238,7 @@ def _count(
                 missing[size] = values[i]
                 size += 1
             else:
-                counts[row] = min(counts[row] + np.int64(1), _MOST)
+                counts[row] = min(counts[row] + 1, _MOST)
                 last[row] = now
     return missing[:size]
 
@@ -250,7 +249,7 @@ def _settle(values: np.ndarray, own: Any, ids: np.ndarray, rows: np.ndarray) -> 
     for i in range(len(values)):
         row = rows[i]
         if own[0] <= row < own[1] and ids[row] != values[i]:
-            rows[i] = _row(values[i], row - row % _GROUP, ids)
+            rows[i] = _row(values[i], row - row % GROUP, ids)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -261,7 +260,7 @@ def _admit(
     first: int,
     residents: Any,
     waiting: Any,
-    now: np.int64,
+    now: int,
     rules: Any,
 ) -> np.ndarray:
     """Let each of the newcomers, sorted, have a row or wait, seen so many times; return the rows that were taken from others."""
@@ -269,17 +268,17 @@ def _admit(
     policy, decay, min_count = rules
     taken, size = np.empty(len(newcomers), np.int64), 0
     for i in range(len(newcomers)):
-        value, seen, when = newcomers[i], np.int64(times[i]), now
+        value, seen, when = newcomers[i], times[i], now
         base = _base(value, groups, first)
         place = _place(value, base, waiting[0])
         if place != _NOWHERE:
             seen = min(seen + waiting[1][place], _MOST)
         row = _NOWHERE if seen < min_count else _within_reach(seen, base, residents, now, policy, decay)
         if row != _NOWHERE:
-            before = ids[row], np.int64(counts[row]), np.int64(last[row])
+            before = ids[row], counts[row], last[row]
             ids[row], counts[row], last[row] = value, seen, when
             value, seen, when = before  # who waits in its place, if anybody
-            if value != _FREE:
+            if value != FREE:
                 taken[size] = row
                 size += 1
         _wait(value, seen, when, place, base, waiting, now)
@@ -287,22 +286,20 @@ def _admit(
 
 
 @numba.njit(nogil=True, cache=True)
-def _place(value: np.int64, base: np.int64, ids: np.ndarray) -> np.int64:
+def _place(value: int, base: int, ids: np.ndarray) -> int:
     """Return the place where the value waits."""
-    for place in range(base, base + _GROUP):
+    for place in range(base, base + GROUP):
         if ids[place] == value:
             return place
     return _NOWHERE
 
 
 @numba.njit(nogil=True, cache=True)
-def _within_reach(
-    seen: np.int64, base: np.int64, residents: Any, now: np.int64, policy: int, decay: float
-) -> np.int64:
+def _within_reach(seen: int, base: int, residents: Any, now: int, policy: int, decay: float) -> int:
     """Return the row that a value seen so often, and just now, may take: a free one, or the weakest resident's if that is surpassed."""
     ids, counts, last = residents
-    if ids[base + _GROUP - 1] == _FREE:  # rows are given out in order, and none becomes free again
-        return _place(_FREE, base + 1, ids)
+    if ids[base + GROUP - 1] == FREE:  # rows are given out in order, and none becomes free again
+        return _place(FREE, base + 1, ids)
     if policy == _LFU:
         if seen == 1:  # surpasses nobody
             return _NOWHERE
@@ -312,7 +309,7 @@ def _within_reach(
         row = _least(base, last, counts)
         return row if now > last[row] else _NOWHERE
     row, least = _NOWHERE, np.float64(seen)
-    for other in range(base + 1, base + _GROUP):
+    for other in range(base + 1, base + GROUP):
         age = np.float64(now - last[other] + 1)
         worth = counts[other] / (age if decay == 1.0 else age**decay)
         if worth < least:
@@ -321,28 +318,26 @@ def _within_reach(
 
 
 @numba.njit(nogil=True, cache=True)
-def _least(base: np.int64, first: np.ndarray, second: np.ndarray) -> np.int64:
+def _least(base: int, first: np.ndarray, second: np.ndarray) -> int:
     """Return the row of the least number in ``first``; of equal ones, of the least in ``second``."""
-    row, least = base, np.int64(np.iinfo(np.int64).max)
-    for other in range(base + 1, base + _GROUP):
-        key = np.int64(first[other]) << 32 | np.int64(second[other])
+    row, least = base, _MOST << 32 | _MOST
+    for other in range(base + 1, base + GROUP):
+        key = first[other] << 32 | second[other]
         if key < least:
             row, least = other, key
     return row
 
 
 @numba.njit(nogil=True, cache=True)
-def _wait(
-    value: np.int64, seen: np.int64, when: np.int64, place: np.int64, base: np.int64, waiting: Any, now: np.int64
-) -> None:
+def _wait(value: int, seen: int, when: int, place: int, base: int, waiting: Any, now: int) -> None:
     """Let a value, or none, have the place; where there is none, a free one or that of whoever has the least count / age."""
     ids, counts, last = waiting
     if place == _NOWHERE:
-        if value == _FREE:
+        if value == FREE:
             return
         place, least = base, np.inf
-        for other in range(base, base + _GROUP):
-            if ids[other] == _FREE:
+        for other in range(base, base + GROUP):
+            if ids[other] == FREE:
                 place = other
                 break
             worth = counts[other] / np.float64(now - last[other] + 1)

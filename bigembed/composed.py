@@ -140,7 +140,7 @@ def compose(
     if isinstance(table, CompositionalTable) and table.combine is Combine.concat:
         return np.concatenate(vectors, 1)
     multiplied = isinstance(table, CompositionalTable) and table.combine is Combine.mult
-    return (np.prod if multiplied else np.sum)(vectors, axis=0, dtype=np.float32)
+    return np.asarray((np.prod if multiplied else np.sum)(vectors, axis=0), np.float32)
 
 
 def _sums(rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -184,7 +184,8 @@ def check_belongs(folder: Path, job: Job, path: Path) -> None:
         Naming the options or the file.
     """
     then, now = read_state(path)["identity"], identity(folder, job)
-    changed = [text for text in saved.different(then["job"], now["job"]) if not is_free(text)]
+    before = saved.as_dict(saved.from_dict(then["job"]))  # an option newer than the checkpoint had its default
+    changed = [text for text in saved.different(before, now["job"]) if not is_free(text)]
     if changed:
         raise UserError(
             f"{folder / saved.NAME} is not what {path.name} was made with: {', '.join(changed)}; put it back"

@@ -193,7 +193,9 @@ def test_a_value_gets_a_row_when_it_was_seen_often_enough() -> None:
 def test_the_count_of_a_value_that_lost_its_row_is_not_forgotten() -> None:
     admission = Admission(GROUP, 0, GROUP, Rules())
     admission.step(np.repeat(np.arange(GROUP - 1), 2))
-    assert admission.step(np.array([100, 100, 100]))[1].tolist() == [1]  # the first of those seen as rarely and as long ago
+    assert admission.step(np.array([100, 100, 100]))[1].tolist() == [
+        1
+    ]  # the first of those seen as rarely and as long ago
     assert admission.step(np.array([0]))[0].tolist() == [2]  # the third time it is seen; the others were seen twice
     assert admission.waiting_ids[0] == 1
 

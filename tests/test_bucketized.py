@@ -87,7 +87,9 @@ def test_nulls_far_into_chunks_of_any_offset_are_found():
     assert np.array_equal(read(column.spans(index)), expected, equal_nan=True)
     sizes, contents = zip(*column.contents(), strict=True)
     assert np.concatenate(sizes).tolist() == [1] * 1000
-    assert np.array_equal(np.concatenate([part for parts in contents for part in parts])[index], expected, equal_nan=True)
+    assert np.array_equal(
+        np.concatenate([part for parts in contents for part in parts])[index], expected, equal_nan=True
+    )
     with pytest.raises(IndexError):
         column.spans(np.array([1000]))
 
@@ -192,12 +194,12 @@ def test_a_column_without_numbers_is_refused(values, scheme):
 
 def test_columns_of_other_types_and_crossed_ones_are_refused():
     for array in (pa.array(["1"]), pa.array([[1.0]]), pa.array([True]), pa.array([b"1"])):
-        with pytest.raises(UserError, match="column 'x' holds .*, not numbers: name a column"):
+        with pytest.raises(UserError, match=r"column 'x' holds .*, not numbers: name a column"):
             NumberColumn(array, "x")
     encoder = given_borders([1.0])
     columns = [NumberColumn(pa.array([1.0]), name) for name in "xy"]
     encoder.check(columns[0], "f", "t", "train part")
-    with pytest.raises(UserError, match="feature 'f' crosses columns, but tables.t is of kind bucketized"):
+    with pytest.raises(UserError, match=r"feature 'f' crosses columns, but tables\.t is of kind bucketized"):
         encoder.check(Crossed(columns, "x × y"), "f", "t", "train part")
 
 

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from bigembed.config.schema import FilesData, Format
 from bigembed.data import files, lines, open_data, open_part
-from bigembed.data.lines import IDS, scan_csv
+from bigembed.data.lines import scan_csv
 from bigembed.errors import UserError
+from bigembed.wishes import IDS, NUMBERS, VALUES, WEIGHTS
 
 TEXTS = ["good film", "", 'a "quoted", one\nand a second line', "2020-01-01", "NA", "12", "ünï ☃ 日本 🙂", "tab\there"]
 LABELS = [1, 0, 1, 0, 1, 1, 0, 0]
@@ -352,6 +353,190 @@ def test_ids_of_saved_data_sets_are_memory_mapped(tmp_path, datasets):
     datasets.Dataset.from_dict({"id": [0.5]}).save_to_disk(tmp_path / "other")
     with pytest.raises(UserError, match="holds double, not whole numbers or lists of them"):
         ids(tmp_path / "other")
+
+
+# --- values, numbers and weights --------------------------------------------------------------------------------------
+
+WORDS = [["New York", "b"], [], ["", "日本"], ["2020-01-01"]]
+FLOATS = [0.5, None, -3.0, 1e300]
+
+
+def column(path, wish, **options):
+    return open_part(FilesData(path=str(path), **options), "train", {"x": wish})["x"]
+
+
+def no(path, wish):
+    with pytest.raises(UserError) as caught:
+        column(path, wish)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("limit", [0, 1024])
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "jsonl.gz"])
+def test_values_come_as_the_data_has_them(tmp_path, ending, limit):
+    kinds = {pa.string(): TEXTS, pa.int64(): USERS, pa.list_(pa.string()): WORDS, IDS: BAGS}
+    for number, (kind, values) in enumerate(kinds.items()):
+        read = column(write(tmp_path / f"{number}.{ending}", pa.table({"x": values})), VALUES, in_memory_mib=limit)
+        assert (read.to_pylist(), read.type) == (values, kind)
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_values_of_csv_are_texts(tmp_path, ending):
+    for values in (TEXTS, ["12", "7"], ["1.5", "x"]):
+        read = column(write(tmp_path / f"train.{ending}", pa.table({"x": values})), VALUES)
+        assert (read.to_pylist(), read.type) == (values, pa.string())
+
+
+def test_values_of_parquet_keep_the_kind_of_list_and_number_and_become_plain_texts(tmp_path):
+    rows, texts, number = [["a", "ü"], ["", "c"]], pa.list_(pa.string()), pa.int32()
+    kinds = {
+        pa.list_(pa.binary()): texts,
+        pa.list_(pa.dictionary(pa.int32(), pa.string())): texts,
+        pa.large_list(pa.string()): pa.large_list(pa.string()),
+        pa.list_(pa.string(), 2): pa.list_(pa.string(), 2),
+        pa.list_(pa.large_string()): pa.list_(pa.large_string()),
+    }
+    for kind, wanted in kinds.items():
+        read = column(write(tmp_path / "train.parquet", pa.table({"x": pa.array(rows, kind)})), VALUES)
+        assert (read.to_pylist(), read.type) == (rows, wanted)
+    for array in (pa.array([5, 6], number), pa.array([5, 6], number).dictionary_encode()):
+        read = column(write(tmp_path / "train.parquet", pa.table({"x": array})), VALUES)
+        assert (read.to_pylist(), read.type) == ([5, 6], number)
+
+
+@pytest.mark.parametrize("array", [pa.array([True]), pa.array([[[1]]]), pa.array([{"a": 1}]), pa.array([[0.5]])])
+def test_values_that_are_neither_texts_nor_whole_numbers_are_refused(tmp_path, array):
+    path = write(tmp_path / "train.parquet", pa.table({"x": array}))
+    message = no(path, VALUES).replace("element", "item")  # what Parquet calls the values of a list
+    of = str(array.type)
+    assert message == (
+        f"Column 'x' of {path} holds {of}, not texts, whole numbers, or lists of either; name another column, or convert it."
+    )
+
+
+def test_values_with_a_fraction_are_sent_to_bucketized_tables(tmp_path):
+    path = write(tmp_path / "train.parquet", pa.table({"x": [0.5]}))
+    assert "holds double, not texts, whole numbers, or lists of either; look it up in a table of kind bucketized" in no(
+        path, VALUES
+    )
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"x": null}\n{"x": 0.5}\n')
+    assert f"{path}, line 2: column 'x' is 0.5, and numbers with a fraction are for a table of kind bucketized." in no(
+        path, VALUES
+    )
+
+
+def test_the_first_values_of_json_lines_tell_what_all_are(tmp_path, monkeypatch):
+    path = tmp_path / "train.jsonl"
+    for rows, kind in (
+        ('[null, [], [null, "a"]]', pa.list_(pa.string())),
+        ("[null, [], [1, 2.0]]", IDS),
+        ("[null, [], []]", pa.list_(pa.string())),
+        ("[null, 3.0, -1]", pa.int64()),
+        ('[null, "", "12"]', pa.string()),
+    ):
+        values = json.loads(rows)
+        path.write_text("".join(json.dumps({"x": value}) + "\n" for value in values))
+        read = column(path, VALUES)
+        assert (read.to_pylist(), read.type) == (values, kind)
+    for block in (20, 1 << 20):
+        monkeypatch.setattr(lines, "BLOCK", block)
+        for rows, message in (
+            (['["a"]', '["b"]', '"c"'], "line 3: column 'x' is 'c', not a list of texts"),
+            (['["a"]', "[1]"], "line 2: column 'x' is [1], not a list of texts"),
+            (['["a"]', '["\\ud83d"]'], "line 2: column 'x' has half of a surrogate pair"),
+            (['"a"', "1"], "line 2: column 'x' is 1, not a text"),
+            (["1", '"1"'], "line 2: column 'x' is '1', not a whole number"),
+            (["1", "0.5"], "line 2: column 'x' is 0.5, not a whole number"),
+            (["1", str(2**63)], f"line 2: column 'x' is {2**63}, not a whole number of 64 bits with a sign"),
+            (["true"], "line 1: column 'x' is True, not a text, a whole number, or a list of either"),
+            (['{"a": 1}'], "line 1: column 'x' is {'a': 1}, not a text, a whole number, or a list of either"),
+            (["[[1]]"], "line 1: column 'x' is [[1]], not a text, a whole number, or a list of either"),
+        ):
+            path.write_text("".join(f'{{"x": {row}}}\n' for row in rows))
+            assert f"{path}, {message}" in no(path, VALUES)
+
+
+def test_lists_of_texts_that_are_not_utf_8_are_refused_with_their_row(tmp_path):
+    for kind in (pa.list_(pa.binary()), pa.large_list(pa.binary())):
+        array = pa.array([[b"a"], [], [b"b", b"caf\xe9"]], kind)
+        path = write(tmp_path / "train.parquet", pa.table({"x": array}))
+        assert f"Row 2 (the first is 0) of {path} is not valid UTF-8 in column 'x'" in no(path, VALUES)
+    texts = pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"b", b"caf\xe9"]).buffers())
+    pq.write_table(pa.table({"x": pa.ListArray.from_arrays(pa.array([0, 1, 3], pa.int32()), texts)}), path)
+    assert "Row 1 (the first is 0)" in no(path, VALUES)
+
+
+def test_values_of_saved_data_sets_are_memory_mapped(tmp_path, datasets):
+    datasets.Dataset.from_dict({"x": WORDS}).save_to_disk(tmp_path / "one", num_shards=2)
+    before = pa.total_allocated_bytes()
+    read = column(tmp_path / "one", VALUES)
+    assert pa.total_allocated_bytes() - before < 4096
+    assert read.to_pylist() == WORDS
+
+
+@pytest.mark.parametrize("limit", [0, 1024])
+@pytest.mark.parametrize("ending", FORMATS)
+def test_numbers_are_read_as_float64_from_every_format_and_nothing_is_none(tmp_path, ending, limit):
+    for values in (FLOATS, [7, None, -(2**60), 2**53 + 1]):
+        read = column(write(tmp_path / f"train.{ending}", pa.table({"x": values})), NUMBERS, in_memory_mib=limit)
+        assert read.type == pa.float64()
+        assert read.to_pylist() == [None if value is None else float(value) for value in values]
+
+
+def test_numbers_of_every_width_and_nulls_alone_are_read(tmp_path):
+    for kind in (pa.float16(), pa.float32(), pa.int8(), pa.uint64()):
+        read = column(write(tmp_path / "train.parquet", pa.table({"x": pa.array([1, None, 3]).cast(kind)})), NUMBERS)
+        assert (read.to_pylist(), read.type) == ([1.0, None, 3.0], pa.float64())
+    assert column(write(tmp_path / "train.parquet", pa.table({"x": pa.nulls(2)})), NUMBERS).to_pylist() == [None, None]
+
+
+@pytest.mark.parametrize("array", [pa.array(["1"]), pa.array([True]), pa.array([[1.0]])])
+def test_what_holds_no_numbers_is_refused(tmp_path, array):
+    path = write(tmp_path / "train.parquet", pa.table({"x": array}))
+    assert "not numbers; name another column" in no(path, NUMBERS)
+
+
+def test_cells_that_are_no_numbers_are_refused_with_their_line(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text('x,y\n 1.5,a\n"",b\n+2,c\n"-3e2",d\n')
+    assert column(path, NUMBERS).to_pylist() == [1.5, None, 2.0, -300.0]
+    for cell in ("NA", "1_0", "0x1", "true", "1;2"):
+        path.write_text(f'x,y\n1,a\n"{cell}",b\n')
+        for wish in (NUMBERS, WEIGHTS):
+            assert f"{path}, line 3: column 'x' is {cell!r}, not a number." in no(path, wish)
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"x": 1}\n{"x": ""}\n{"x": null}\n{"x": 2.5}\n{}\n')
+    assert column(path, NUMBERS).to_pylist() == [1.0, None, None, 2.5, None]
+    for value in ('"1"', "true", "[1]"):
+        path.write_text(f'{{"x": 1}}\n{{"x": {value}}}\n')
+        assert f"{path}, line 2: column 'x' is {json.loads(value)!r}, not a number." in no(path, NUMBERS)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_weights_are_numbers_or_lists_of_them_as_float32(tmp_path, ending):
+    kinds = {pa.float32(): [0.5, 2, 1.0], pa.list_(pa.float32()): [[0.5, 2.0], [], [3.0]]}
+    for number, (kind, values) in enumerate(kinds.items()):
+        read = column(write(tmp_path / f"{number}.{ending}", pa.table({"x": values})), WEIGHTS)
+        assert (read.to_pylist(), read.type) == (values, kind)
+
+
+def test_weights_of_whole_numbers_and_of_csv_are_read_and_others_refused(tmp_path):
+    bags = pa.array([[1, 2**24 + 1], [3, None]], pa.list_(pa.int64(), 2))
+    read = column(write(tmp_path / "train.parquet", pa.table({"x": bags})), WEIGHTS)
+    assert (read.to_pylist(), read.type) == ([[1.0, 2.0**24], [3.0, None]], pa.list_(pa.float32(), 2))
+    read = column(write(tmp_path / "train.csv", pa.table({"x": [0.5, 2]})), WEIGHTS)
+    assert (read.to_pylist(), read.type) == ([0.5, 2.0], pa.float32())
+    path = write(tmp_path / "other.parquet", pa.table({"x": [["a"]]}))
+    assert "not numbers or lists of them" in no(path, WEIGHTS)
+    path = tmp_path / "other.jsonl"
+    path.write_text('{"x": [1, 2.5]}\n{"x": ["a"]}\n')
+    assert f"{path}, line 2: column 'x' is ['a'], not a list of numbers." in no(path, WEIGHTS)
+
+
+def test_wishes_cannot_be_confused_with_each_other_or_with_types_of_columns():
+    wishes = [pa.string(), pa.int64(), IDS, VALUES, NUMBERS, WEIGHTS, pa.float64(), pa.list_(pa.float32())]
+    assert len(set(wishes)) == len({str(wish) for wish in wishes}) == 8
 
 
 # --- which files are a part -------------------------------------------------------------------------------------------

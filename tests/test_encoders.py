@@ -371,7 +371,9 @@ def test_a_vocabulary_of_another_hash_or_format_is_refused(name, tmp_path, monke
 def test_a_vocabulary_of_another_unicode_is_refused(tmp_path, monkeypatch):
     encoder = build("text", VocabTable(), [column(REVIEWS)])
     settings = {"kind": "vocab", **VocabEncoder.settings_of(VocabTable())}
-    store.write(tmp_path / "text.arrow", {**settings, "unicode": "3.0.0"}, encoder.learned, encoder.words(), encoder.counts())
+    store.write(
+        tmp_path / "text.arrow", {**settings, "unicode": "3.0.0"}, encoder.learned, encoder.words(), encoder.counts()
+    )
     with pytest.raises(UserError, match=r"unicode='3.0.0' \(here"):
         load(VocabTable(), tmp_path / "text.arrow")
 

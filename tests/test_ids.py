@@ -252,10 +252,7 @@ def test_ids_are_read_where_they_lie_and_leave_the_memory_to_texts():
         features={"user": FeatureConfig("user", "user"), "text": FeatureConfig("text", "text")},
     )
     table = pa.table({"user": [1, 2] * 500, "text": ["a b", "c"] * 500})
-    encoders = {
-        name: build(name, kind, [open_values(table[name], name)])
-        for name, kind in job.tables.items()
-    }
+    encoders = {name: build(name, kind, [open_values(table[name], name)]) for name, kind in job.tables.items()}
     examples = open_examples(job, encoders, {}, table, None, "train part")
     examples.cache(20_000, threads=1, once=alone)  # the texts alone fit
     assert [feature.cached is None for feature in examples.features] == [True, False]

@@ -14,7 +14,7 @@ from bigembed.config.schema import DType, Kernel, Kind, Policy
 TABLES = {"a": (4 * GROUP, ["f1", "f2"]), "b": (8 * GROUP, ["f3"])}  # rows, features
 RULES = {"a": Rules(), "b": Rules(Policy.lru, min_count=2)}
 FEATURES = ["f1", "f2", "f3"]
-DIM, SEED, REACH, LR, EPS = 8, 3, 0.1, 0.1, 1e-4
+DIM, SEED, REACH, LR, EPS = 8, 3, 0.1, 0.02, 1e-4
 STEPS, BATCH = 40, 16
 STATES = ["clock", "counts", "ids", "last", "waiting_counts", "waiting_ids", "waiting_last"]
 
@@ -94,7 +94,7 @@ def train(
     if pipelined:
         pipeline, source = TrainPipelineSparseDist(model, optimizer, torch.device("cpu")), tensors()
         for _ in range(first, last):
-            losses.append(pipeline.progress(source).item())
+            losses.append(pipeline.progress(source).mean().item())  # the samples' losses
         assert len(pipeline._pipelined_modules) == 1
         pipeline.detach()
     else:
@@ -181,7 +181,9 @@ def held(model: Any) -> dict[str, tuple[int, np.ndarray]]:
     from bigembed.managed import residents_of
 
     found = {}
-    shards = [(key.removesuffix(".weight").rpartition(".")[2], "weight", value) for key, value in model.state_dict().items()]
+    shards = [
+        (key.removesuffix(".weight").rpartition(".")[2], "weight", value) for key, value in model.state_dict().items()
+    ]
     for state in model.fused_optimizer.state_dict()["state"].values():
         shards += [(*key.rsplit(".", 1), value) for key, value in state.items()]
     for table, name, value in shards:
@@ -252,7 +254,7 @@ def same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
         if name.rpartition(".")[2] in STATES:
             assert (found[name] == array).all(), name
         else:
-            np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", ["bags", "weighted", "sequences"])
@@ -267,13 +269,11 @@ def test_two_ranks_in_a_pipeline_are_one_without(kind: str, one: dict[str, Any],
     np.testing.assert_allclose(two[kind]["losses"], one[kind]["losses"], rtol=1e-5)
     same(two[kind]["arrays"], one[kind]["arrays"])
     for found, wanted in zip(two[kind]["answers"], one[kind]["answers"], strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("world", [1, 4])
-def test_a_run_goes_on_exactly_on_another_number_of_ranks(
-    world: int, one: dict[str, Any], two: dict[str, Any]
-) -> None:
+def test_a_run_goes_on_exactly_on_another_number_of_ranks(world: int, one: dict[str, Any], two: dict[str, Any]) -> None:
     half = two["half"]["arrays"]
     ranks = run_ranks(on_ranks, world, [("bags", False, STEPS // 2, STEPS, half)])
     results = [result for (result,) in ranks]
@@ -312,4 +312,4 @@ def test_a_whole_table_answers_from_an_array(one: dict[str, Any]) -> None:
     for batch, answers in zip(batches(0, STEPS), one["bags"]["answers"], strict=True):
         values, lengths, _ = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*batch.values(), strict=True))
         pooled, _ = module(KeyedJaggedTensor(keys=list(batch), values=values, lengths=lengths))
-        np.testing.assert_allclose((pooled.values().sum(1).detach().numpy() - 1) ** 2, answers, atol=1e-5)
+        np.testing.assert_allclose((pooled.values().sum(1).detach().numpy() - 1) ** 2, answers, rtol=1e-4, atol=1e-5)

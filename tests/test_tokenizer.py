@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -63,7 +64,7 @@ def rows_of(encoder, texts, dtype=np.int32):
     assert encoded.ids.values.dtype == dtype
     assert encoded.tokens.tolist() == encoded.ids.lengths.tolist()
     offsets = encoded.ids.offsets
-    return [encoded.ids.values[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [encoded.ids.values[a:b].tolist() for a, b in pairwise(offsets.tolist())]
 
 
 ENCODERS = {(name, lower): trained(name, lower=lower) for name in Algorithm.__members__ for lower in (False, True)}
@@ -93,9 +94,9 @@ def test_threads_and_rows_in_any_order_change_nothing():
     encoder = trained("bpe")
     texts = [f"the film {number} was {word}" for number in range(3000) for word in ("good", "bad", "naïve")]
     whole = encode_all(encoder, column(texts), threads=1)
-    assert [whole.ids.values[a:b].tolist() for a, b in zip(whole.ids.offsets[:50], whole.ids.offsets[1:51], strict=True)] == (
-        by_the_library(encoder, texts[:50])
-    )
+    assert [
+        whole.ids.values[a:b].tolist() for a, b in zip(whole.ids.offsets[:50], whole.ids.offsets[1:51], strict=True)
+    ] == (by_the_library(encoder, texts[:50]))
     other = encode_all(trained("bpe"), column(texts), threads=3)
     assert np.array_equal(whole.ids.values, other.ids.values)
     index = np.random.default_rng(0).permutation(len(texts))[:100]
@@ -121,7 +122,7 @@ def test_the_same_texts_give_the_same_tokenizer_in_every_process_and_with_any_th
     words = ["".join(rng.choice(syllables, rng.integers(1, 6))) for _ in range(600)]
     texts = "\n".join(" ".join(rng.choice(words, 12)) for _ in range(250))
     answers = set()
-    for parallel, threads in (("false", "1"), ("true", "1"), ("true", "4")):
+    for parallel, threads in (("false", "1"), ("true", "4")):
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": parallel, "RAYON_NUM_THREADS": threads}
         done = subprocess.run(
             [sys.executable, "-c", TRAIN], input=texts, env=environment, capture_output=True, text=True, check=True
@@ -193,7 +194,9 @@ def test_nothing_to_train_on_is_refused(algorithm, texts):
 
 @pytest.mark.parametrize("algorithm", ["wordpiece", "unigram"])
 def test_more_characters_than_pieces_are_refused(algorithm):
-    with pytest.raises(UserError, match=r"needs \d+ pieces; set tables.t.vocab_size above that, or take .*algorithm=bpe"):
+    with pytest.raises(
+        UserError, match=r"more different characters than .* raise tables\.t\.vocab_size=300, or take .*=bpe"
+    ):
         trained(algorithm, ["".join(map(chr, range(0xC000, 0xC800)))], vocab_size=300)
 
 
@@ -224,7 +227,9 @@ def test_a_saved_encoder_needs_no_other_file(tmp_path):
 
 
 def word_level(**options):
-    words = {word: i for i, word in enumerate(["[UNK]", "the", "film", "was", "good", ",", ".", "</s>", "<mask>", "x y"])}
+    words = {
+        word: i for i, word in enumerate(["[UNK]", "the", "film", "was", "good", ",", ".", "</s>", "<mask>", "x y"])
+    }
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     for name, value in options.items():
@@ -248,7 +253,9 @@ def test_dropout_of_a_file_is_switched_off(tmp_path):
     content = json.loads(trained("bpe", ["the film was good"] * 50).tokenizer.to_str())
     content["model"]["dropout"] = 0.9
     encoder = loaded(json.dumps(content), tmp_path)
-    assert rows_of(encoder, ["the film was good"]) == [[encoder.row_of(word) for word in "the film was good".split()]]
+    assert rows_of(encoder, ["the film was good"]) == [
+        [encoder.row_of(word) for word in ["the", "film", "was", "good"]]
+    ]
 
 
 def test_numbers_without_a_piece_keep_their_rows(tmp_path):
@@ -264,12 +271,18 @@ def test_numbers_without_a_piece_keep_their_rows(tmp_path):
 BAD = {
     "empty": ("", "EOF while parsing"),
     "no json": ("words of mine", "expected value"),
-    "other json": ('{"a": 1}', "Model missing"),
+    "other json": ('{"a": 1}', "line 1"),
     "a list": ("[]", "invalid type"),
     "no pieces": ('{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}', "it numbers 0 pieces"),
-    "absurd number": ('{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 4000000000}, "merges": []}}', "it numbers 1"),
+    "absurd number": (
+        '{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 4000000000}, "merges": []}}',
+        "it numbers 1",
+    ),
     "no unknown": ('{"version": "1.0", "model": {"type": "Unigram", "vocab": [["a", -1]], "unk_id": null}}', "unk_id"),
-    "panic": ('{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0, "b": 0}, "merges": ["a b"]}}', "range end"),
+    "panic": (
+        '{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0, "b": 0}, "merges": ["a b"]}}',
+        "range end",
+    ),
 }
 
 
@@ -286,7 +299,10 @@ def test_a_file_that_is_no_tokenizer_is_refused_with_its_name(tmp_path, name):
 
 def test_a_file_that_cannot_be_read_is_refused_with_its_name(tmp_path):
     for path, why in ((tmp_path / "nothing.json", "No such file"), (tmp_path, "Is a directory")):
-        for use in (TokenizerEncoder.rows_at_most, lambda config: TokenizerEncoder.learn("t", config, [], None, 1, None)):
+        for use in (
+            TokenizerEncoder.rows_at_most,
+            lambda config: TokenizerEncoder.learn("t", config, [], None, 1, None),
+        ):
             with pytest.raises(UserError, match=f"the tokenizer {path} cannot be read: {why}"):
                 use(TokenizerTable(path=str(path)))
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
@@ -299,7 +315,7 @@ def test_columns_that_are_no_texts_are_refused():
         TokenizerEncoder.open(pa.array([1]), "x")
     encoder = trained("bpe")
     encoder.check(column(["a"]), "f", "t", "train part")
-    with pytest.raises(UserError, match="feature 'f' crosses columns, but tables.t is of kind tokenizer"):
+    with pytest.raises(UserError, match=r"feature 'f' crosses columns, but tables\.t is of kind tokenizer"):
         encoder.check(Crossed([column(["a"]), column(["b"])], "x × y"), "f", "t", "train part")
     assert encoder.from_texts(["a b", ""], str).to_pylist() == ["a b", ""]
 
@@ -318,7 +334,9 @@ CUT = {
     "bert": {"normalizer": normalizers.BertNormalizer(), "pre_tokenizer": pre_tokenizers.BertPreTokenizer()},
     "gpt2": {"pre_tokenizer": pre_tokenizers.ByteLevel(add_prefix_space=False)},
     "t5": {
-        "normalizer": normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]),
+        "normalizer": normalizers.Sequence(
+            [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+        ),
         "pre_tokenizer": pre_tokenizers.Metaspace(prepend_scheme="always"),
     },
     "first": {"pre_tokenizer": pre_tokenizers.Metaspace(prepend_scheme="first")},
@@ -328,7 +346,11 @@ CUT = {
         ),
         "pre_tokenizer": pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]),
     },
-    "digits": {"pre_tokenizer": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel()])},
+    "digits": {
+        "pre_tokenizer": pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel()]
+        )
+    },
     "words": {"normalizer": normalizers.NFC(), "pre_tokenizer": pre_tokenizers.Whitespace()},
 }
 WHOLE = {
@@ -348,7 +370,9 @@ WHOLE = {
 
 def of_bytes(**options):
     """Return a BPE of bytes and of some merges of what a text may become, which has a piece for almost everything."""
-    tokenizer = Tokenizer.from_str(trained("bpe", [*REVIEWS, "▁the ▁film ▁the ▁was the film was"] * 2).learned["tokenizer"])
+    tokenizer = Tokenizer.from_str(
+        trained("bpe", [*REVIEWS, "▁the ▁film ▁the ▁was the film was"] * 2).learned["tokenizer"]
+    )
     tokenizer.model.unk_token = "!"
     for name, value in {"normalizer": None, **options}.items():
         setattr(tokenizer, name, value)
@@ -363,7 +387,24 @@ def test_a_text_is_cut_only_where_that_changes_no_piece(tmp_path, name):
     assert len(CUT) + len(WHOLE) == 15
     assert encoder._cuts == (name in CUT)
     rng = np.random.default_rng(0)
-    parts = ["the", "film,", "was", "10", " ", "  ", "\n", "\u00a0", "``", "é", "e\u0301", "漢", "<mask>", "</s>", "'s", "."]
+    parts = [
+        "the",
+        "film,",
+        "was",
+        "10",
+        " ",
+        "  ",
+        "\n",
+        "\u00a0",
+        "``",
+        "é",
+        "e\u0301",
+        "漢",
+        "<mask>",
+        "</s>",
+        "'s",
+        ".",
+    ]
     joined = [sep.join(rng.choice(parts, 12)) for sep in ("", " ") for _ in range(300)]
     assert rows_of(encoder, joined) == by_the_library(encoder, joined)
     assert rows_of(encoder, REVIEWS) == by_the_library(encoder, REVIEWS)
@@ -394,7 +435,7 @@ def test_parts_are_numbered_as_they_are_first_seen(texts):
     for _ in range(2):
         numbers, new = parts.look_up(column(texts).spans(np.arange(len(texts))))
         expected = [[known.setdefault(part, len(known)) for part in slow_parts(text)] for text in texts]
-        assert [numbers.values[a:b].tolist() for a, b in zip(numbers.offsets[:-1], numbers.offsets[1:], strict=True)] == expected
+        assert [numbers.values[a:b].tolist() for a, b in pairwise(numbers.offsets.tolist())] == expected
         assert len(new) == (len(known) if _ == 0 else 0)
         assert parts.known == len(known)
 
@@ -414,7 +455,7 @@ def test_a_memory_grows_and_when_it_is_full_begins_anew(monkeypatch):
         for start in range(0, len(texts), 20):
             spans = column(texts[start : start + 20]).spans(np.arange(20))
             encoded = memory.encode(spans, np.int64)
-            rows = [encoded.values[a:b].tolist() for a, b in zip(encoded.offsets[:-1], encoded.offsets[1:], strict=True)]
+            rows = [encoded.values[a:b].tolist() for a, b in pairwise(encoded.offsets.tolist())]
             assert rows == expected[start : start + 20]
         return memory._parts.known
 

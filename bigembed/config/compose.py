@@ -106,7 +106,13 @@ def _register() -> None:
     store = ConfigStore.instance()
     store.store(name=SCHEMA, node=schema.Job)
     axes: dict[str, Mapping[str, type]]
-    axes = {"data": kinds.DATA, "table": kinds.TABLES, "feature": kinds.FEATURES, "head": kinds.HEADS}
+    axes = {
+        "data": kinds.DATA,
+        "table": kinds.TABLES,
+        "feature": kinds.FEATURES,
+        "number": kinds.NUMBERS,
+        "head": kinds.HEADS,
+    }
     for group, classes in axes.items():
         for name, options_class in classes.items():
             store.store(group=group, name=f"{SCHEMA}_{name}", node=options_class)

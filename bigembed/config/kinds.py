@@ -15,6 +15,7 @@ TABLES: dict[str, type[schema.TableConfig]] = {
     "managed": schema.ManagedTable,
 }
 FEATURES: dict[str, type[schema.FeatureConfig]] = {"column": schema.FeatureConfig}
+NUMBERS: dict[str, type[schema.NumberConfig]] = {"column": schema.NumberConfig}
 HEADS: dict[str, type[schema.HeadConfig]] = {"bag": schema.BagHead, "attention": schema.AttentionHead}
 
 

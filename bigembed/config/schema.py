@@ -668,7 +668,7 @@ class Job:
     tables: dict[str, TableConfig] = option(dict, "Embedding tables by name.")
     features: dict[str, FeatureConfig] = option(dict, "Features by name: which column is looked up in which table.")
     numbers: dict[str, NumberConfig] = option(
-        dict, "Dense features by name: columns of numbers, e.g. +numbers.price.column=price."
+        dict, "Dense features by name: columns of numbers that go to the head without a table."
     )
     head: HeadConfig = option(HeadConfig, "What is predicted from the looked-up vectors.")
     optim: OptimConfig = option(OptimConfig, "How the parameters move.")

@@ -74,7 +74,7 @@ def _refused(first: str, cause: BaseException) -> str:
         return f"{override}: an option cannot be taken away, only set"
     if "is not Optional" in reason:
         return f"{override}: the option cannot be null"
-    named = re.match(r"\+*((table|feature)s\.[^.=]+)", override)
+    named = re.match(r"\+*((table|feature|number)s\.[^.=]+)", override)
     if "is not a subclass" in reason and "ShardingConfig" not in reason and named:
         node, group = named.groups()
         choices = " or ".join(f"{group}@{node}={name}" for name in groups()[group])

@@ -8,15 +8,19 @@ import numpy as np
 import pyarrow as pa
 
 from bigembed.config.schema import (
+    BucketizedTable,
     CompositionalTable,
     HashedTable,
     IdsTable,
     ManagedTable,
     MixedTable,
+    SubwordTable,
     TableConfig,
+    TokenizerTable,
     VocabTable,
 )
 from bigembed.encoders import store
+from bigembed.encoders.bucketized import BucketizedEncoder
 from bigembed.encoders.columns import Column
 from bigembed.encoders.compositional import CompositionalEncoder
 from bigembed.encoders.encoder import Encoded, Encoder, Ids, encode_all, from_arrays, to_arrays
@@ -25,7 +29,9 @@ from bigembed.encoders.ids import IdsColumn, IdsEncoder
 from bigembed.encoders.managed import ManagedEncoder
 from bigembed.encoders.mixed import MixedEncoder
 from bigembed.encoders.numbers import Scale, learn_scale
+from bigembed.encoders.subword import SubwordEncoder
 from bigembed.encoders.text import TextColumn, tokenize
+from bigembed.encoders.tokenizer import TokenizerEncoder
 from bigembed.encoders.values import Crossed
 from bigembed.encoders.vocab import VocabEncoder
 from bigembed.encoders.weights import Weights, open_weights
@@ -60,6 +66,9 @@ KINDS: dict[type[TableConfig], type[Encoder]] = {
     HashedTable: HashedEncoder,
     IdsTable: IdsEncoder,
     CompositionalTable: CompositionalEncoder,
+    SubwordTable: SubwordEncoder,
+    TokenizerTable: TokenizerEncoder,
+    BucketizedTable: BucketizedEncoder,
     MixedTable: MixedEncoder,
     ManagedTable: ManagedEncoder,
 }

@@ -59,7 +59,9 @@ def refuse_lists(name: str, chunks: Sequence[pa.Array], what: str) -> None:
     UserError
         With the number of such rows, and the first of them.
     """
-    refuse_nulls(name, chunks, [null_rows(chunk) for chunk in chunks], "no list", "fill them, for example with empty lists")
+    refuse_nulls(
+        name, chunks, [null_rows(chunk) for chunk in chunks], "no list", "fill them, for example with empty lists"
+    )
     holes = [np.unique(rows_of(chunk, null_rows(values_of(chunk)))) for chunk in chunks]
     refuse_nulls(name, chunks, holes, f"{what} missing", "leave it out of the list")
 

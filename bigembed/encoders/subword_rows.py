@@ -139,11 +139,17 @@ def _doubled(array: np.ndarray, used: int) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
+def _feed(hashed: np.uint32, byte: np.uint8) -> np.uint32:
+    """Return fastText's hash, at first ``_FNV_BASIS``, after one more byte."""
+    return np.uint32((hashed ^ np.uint32(np.int8(byte))) * _FNV_PRIME)
+
+
+@numba.njit(nogil=True, cache=True)
 def _fnv(letters: np.ndarray, begin: int, end: int) -> np.uint32:
     """Return fastText's hash of some bytes."""
     hashed = _FNV_BASIS
     for i in range(begin, end):
-        hashed = (hashed ^ np.uint32(np.int8(letters[i]))) * _FNV_PRIME
+        hashed = _feed(hashed, letters[i])
     return hashed
 
 
@@ -170,7 +176,7 @@ def _write_pieces(letters: np.ndarray, size: int, shape: Shape, ids: np.ndarray,
             if at == size:
                 break
             while True:
-                hashed = (hashed ^ np.uint32(np.int8(letters[at]))) * _FNV_PRIME
+                hashed = _feed(hashed, letters[at])
                 at += 1
                 if letters[at] & 0xC0 != 0x80:
                     break

@@ -121,7 +121,10 @@ def memory_of(spans: Spans) -> list[Any]:
         return []
     cuts = np.flatnonzero(spans.begin[1:] != spans.end[:-1]) + 1  # texts mostly lie side by side
     begins, ends = spans.begin[np.append(0, cuts)], spans.end[np.append(cuts - 1, -1)]
-    return [(ctypes.c_char * (end - begin)).from_address(begin) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+    return [
+        (ctypes.c_char * (end - begin)).from_address(begin)
+        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
+    ]
 
 
 class Rules(NamedTuple):

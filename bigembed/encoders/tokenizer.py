@@ -4,7 +4,7 @@ The library has threads of its own, as many as there are cores, unless ``TOKENIZ
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from bigembed.encoders.columns import Column, Spans
 from bigembed.encoders.cuts import Memory, can_be_cut
 from bigembed.encoders.encoder import Encoded, Encoder, Ids
 from bigembed.encoders.text import TextColumn
-from bigembed.encoders.tokenizer_training import train
+from bigembed.encoders.tokenizer_training import TooSmall, train
 from bigembed.errors import UserError
 from bigembed.ragged import Ragged
 
@@ -79,18 +79,17 @@ class TokenizerEncoder(Encoder):
         """
         if config.path is not None:
             return cls(config, {"tokenizer": _read(config.path).to_str()})
-        texts = _Texts(columns, index, progress)
-        tokenizer = train(config, texts)
-        if not texts.size:
+        if not any(spans.size for column in columns for spans in column.blocks(index)):
             raise UserError(
                 f"the tokenizer of table '{name}' cannot be trained: all texts are empty; name another column"
             )
-        pieces = tokenizer.get_vocab_size()
-        if pieces > config.vocab_size:
+        try:
+            tokenizer = train(config, columns, index, progress)
+        except TooSmall:
             raise UserError(
-                f"the texts of table '{name}' have so many different characters that their tokenizer needs {pieces:,} pieces; "
-                f"set tables.{name}.vocab_size above that, or take tables.{name}.algorithm=bpe, which is made of bytes"
-            )
+                f"the texts of table '{name}' have more different characters than its tokenizer may have pieces; raise "
+                f"tables.{name}.vocab_size={config.vocab_size}, or take tables.{name}.algorithm=bpe, which is made of bytes"
+            ) from None
         return cls(config, {"tokenizer": tokenizer.to_str()})
 
     @classmethod
@@ -185,26 +184,6 @@ class TokenizerEncoder(Encoder):
             rows = chain.from_iterable(encoding.ids for encoding in encodings)
             ids.append(np.fromiter(rows, np.int32, int(sizes[-1].sum())))
         return Ragged(np.concatenate(ids), np.cumsum(np.concatenate(sizes)))
-
-
-class _Texts:
-    """The texts of columns by blocks, to be gone through more than once; ``size`` is their bytes, once that was done."""
-
-    def __init__(
-        self, columns: Sequence[TextColumn], index: np.ndarray | None, progress: Callable[[int], None] | None
-    ) -> None:
-        self._columns, self._index, self._progress = columns, index, progress
-        self.size = 0
-
-    def __iter__(self) -> Iterator[Spans]:
-        done = 0
-        for column in self._columns:
-            for spans in column.blocks(self._index):
-                yield spans
-                self.size += spans.size
-                done += len(spans)
-                if self._progress is not None:
-                    self._progress(done)
 
 
 def _read(path: str) -> "Tokenizer":

@@ -10,41 +10,76 @@ What its trainers do with WordPiece and Unigram hangs on the order of a hash tab
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bigembed.config.schema import Algorithm, TokenizerTable
 from bigembed.encoders.columns import Spans
 from bigembed.encoders.cuts import MOST_PARTS, Parts
+from bigembed.encoders.text import TextColumn
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+Texts = Callable[[], Iterator[Spans]]
 UNKNOWN = {Algorithm.wordpiece: "[UNK]", Algorithm.unigram: "<unk>"}
 _STEP = 1e-4  # between the scores of letters that the pieces of Unigram do not hold
 _DIGITS = 3
 
 
-def train(config: TokenizerTable, texts: Iterable[Spans]) -> "Tokenizer":
+def train(
+    config: TokenizerTable,
+    columns: Sequence[TextColumn],
+    index: np.ndarray | None,
+    progress: Callable[[int], None] | None,
+) -> "Tokenizer":
     """Train a tokenizer.
 
     Parameters
     ----------
     config : TokenizerTable
         Which one, and how large.
-    texts : iterable of Spans
+    columns : sequence of TextColumn
         The texts; WordPiece goes through them twice.
+    index : ndarray, shape (rows,), int64, or None
+        The rows of each column to train on; None: all.
+    progress : callable, optional
+        Called with the number of texts done, after every few megabytes; the rest of the work comes when all are.
 
     Returns
     -------
     Tokenizer
-        Without special tokens; WordPiece and Unigram have a piece for what is unknown, in row 0. It may be larger than asked
-        for where the texts have more different characters.
+        Without special tokens; WordPiece and Unigram have a piece for what is unknown, in row 0.
+
+    Raises
+    ------
+    TooSmall
+        The texts have more different characters than there may be pieces.
     """
-    return _TRAIN[config.algorithm](config, texts)
+
+    def texts(tell: Callable[[int], None] | None) -> Iterator[Spans]:
+        done = 0
+        for column in columns:
+            for spans in column.blocks(index):
+                yield spans
+                done += len(spans)
+                if tell is not None:
+                    tell(done)
+
+    tokenizer = _TRAIN[config.algorithm](config, partial(texts, progress), partial(texts, None))
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise TooSmall
+    return tokenizer
 
 
-def _train_bpe(config: TokenizerTable, texts: Iterable[Spans]) -> "Tokenizer":
+class TooSmall(Exception):
+    """The texts have more different characters than a tokenizer may have pieces."""
+
+
+def _train_bpe(config: TokenizerTable, texts: Texts, again: Texts) -> "Tokenizer":
     """GPT-2's: every byte is a piece, so that nothing is unknown; a word carries the space before it, also the first."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -58,11 +93,11 @@ def _train_bpe(config: TokenizerTable, texts: Iterable[Spans]) -> "Tokenizer":
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_batches(texts), trainer)
+    tokenizer.train_from_iterator(_batches(texts()), trainer)
     return tokenizer
 
 
-def _train_wordpiece(config: TokenizerTable, texts: Iterable[Spans]) -> "Tokenizer":
+def _train_wordpiece(config: TokenizerTable, texts: Texts, again: Texts) -> "Tokenizer":
     """BERT's: words and punctuation; ``lower`` takes the accents off as well."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -74,7 +109,7 @@ def _train_wordpiece(config: TokenizerTable, texts: Iterable[Spans]) -> "Tokeniz
 
     letters = fresh()
     letters.train_from_iterator(
-        _batches(_distinct_parts(texts)), trainers.WordPieceTrainer(vocab_size=0, show_progress=False)
+        _batches(_distinct_parts(again())), trainers.WordPieceTrainer(vocab_size=0, show_progress=False)
     )
     trainer = trainers.WordPieceTrainer(
         vocab_size=config.vocab_size,
@@ -83,11 +118,11 @@ def _train_wordpiece(config: TokenizerTable, texts: Iterable[Spans]) -> "Tokeniz
         show_progress=False,
     )
     tokenizer = fresh()
-    tokenizer.train_from_iterator(_batches(texts), trainer)
+    tokenizer.train_from_iterator(_batches(texts()), trainer)
     return _with_model(tokenizer, {})
 
 
-def _train_unigram(config: TokenizerTable, texts: Iterable[Spans]) -> "Tokenizer":
+def _train_unigram(config: TokenizerTable, texts: Texts, again: Texts) -> "Tokenizer":
     """SentencePiece's: NFKC, words with a mark in front of each."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -98,7 +133,12 @@ def _train_unigram(config: TokenizerTable, texts: Iterable[Spans]) -> "Tokenizer
     trainer = trainers.UnigramTrainer(
         vocab_size=config.vocab_size, special_tokens=[unknown], unk_token=unknown, show_progress=False
     )
-    tokenizer.train_from_iterator(_batches(texts), trainer)
+    try:
+        tokenizer.train_from_iterator(_batches(texts()), trainer)
+    except Exception as error:
+        if "not large enough to contain all chars" in str(error):
+            raise TooSmall from None
+        raise
     return _with_model(tokenizer, {"vocab": _settled(json.loads(tokenizer.to_str())["model"]["vocab"])})
 
 

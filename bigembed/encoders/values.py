@@ -1,8 +1,8 @@
 """From columns of any kind to hashes: the first of an encoder's two stages.
 
 A token of a text, a text taken whole, a whole number: each becomes 64 bits, never 0. Equal texts have equal hashes whatever
-they lie in, and so have equal numbers of whatever width (those without a sign of 2**63 and more by their bits, as if they
-had one); a text and a number have different ones.
+they lie in, and so have equal numbers of whatever width (those of 2**63 and more by their bits, as if they had a sign); a
+number and the text of its digits have nothing in common.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,17 @@ from bigembed.hashing import combine, finish, hash_integers, mix
 from bigembed.ragged import Ragged
 from bigembed.wishes import VALUES
 
-__all__ = ["NUMBERS", "TEXTS", "VALUES", "Crossed", "hash_numbers", "hash_values", "hashes_of", "kind_of", "open_values"]
+__all__ = [
+    "NUMBERS",
+    "TEXTS",
+    "VALUES",
+    "Crossed",
+    "hash_numbers",
+    "hash_values",
+    "hashes_of",
+    "kind_of",
+    "open_values",
+]
 
 TEXTS, NUMBERS = "texts", "numbers"
 _ONE = np.uint64(1)  # what a hash of 0 becomes

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bigembed.config.schema import VocabTable
+from bigembed.config.schema import SubwordTable, VocabTable
 from bigembed.encoders.columns import Column, Spans
 from bigembed.encoders.counts import NumberCounter, WordCounter
 from bigembed.encoders.encoder import Encoded, Ids, in_order
@@ -77,12 +77,12 @@ class VocabEncoder(TokenEncoder):
         return cls(config, learned, words, counts)
 
     @classmethod
-    def settings_of(cls, config: VocabTable) -> dict[str, Any]:
+    def settings_of(cls, config: Any) -> dict[str, Any]:
         """Return everything apart from the words that decides which ids a sample has."""
         return settings_of_tokens(config) | {"buckets": _grams(config)}
 
     @classmethod
-    def rows_at_most(cls, config: VocabTable) -> tuple[int, ...] | None:
+    def rows_at_most(cls, config: Any) -> tuple[int, ...] | None:
         """Return the rows of the largest vocabulary that the options allow, with those of n-grams; None where they set no bound."""
         return None if config.max_size is None else (1 + config.max_size + _grams(config),)
 
@@ -105,7 +105,7 @@ class VocabEncoder(TokenEncoder):
 
 
 def count_words(
-    config: VocabTable,
+    config: VocabTable | SubwordTable,
     columns: Sequence[Column],
     index: np.ndarray | None = None,
     threads: int = 1,
@@ -115,7 +115,7 @@ def count_words(
 
     Parameters
     ----------
-    config : VocabTable
+    config : VocabTable or SubwordTable
         How texts are cut; ``min_count`` and ``max_size`` are not applied.
     columns : sequence of Column
         All of texts, or all of whole numbers; or of lists of these.
@@ -164,7 +164,7 @@ def count_words(
 
 
 def choose_words(
-    name: str, config: VocabTable, words: pa.LargeStringArray, counts: np.ndarray
+    name: str, config: VocabTable | SubwordTable, words: pa.LargeStringArray, counts: np.ndarray
 ) -> tuple[pa.StringArray, np.ndarray]:
     """Return the words that have rows and their counts: by count from high to low, then by their UTF-8 bytes.
 

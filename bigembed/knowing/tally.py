@@ -73,14 +73,18 @@ class Tally:
         self.sketch = HyperLogLog()
         self._slots = np.zeros((1 << 12, 3), np.uint64)
 
-    def add(self, hashes: np.ndarray, keys: np.ndarray) -> None:
-        """Count values by their hashes, none of them 0, with their keys (uint64); a value has always the same."""
-        self.total += len(hashes)
+    def add(self, hashes: np.ndarray, keys: np.ndarray, times: np.ndarray | None = None) -> None:
+        """Count values by their hashes, none of them 0, with their keys (uint64), which a value has always the same.
+
+        Each counts once, or as often as ``times`` (int64) says.
+        """
+        times = np.broadcast_to(np.int64(1), len(hashes)) if times is None else times
+        self.total += int(times.sum())
         self.sketch.add(hashes)
         at = 0
         while True:
             room = min(self.most, len(self._slots) // 2)
-            at, self.known = _count(hashes, keys, self._slots, at, self.known, room, self.level)
+            at, self.known = _count(hashes, keys, times, self._slots, at, self.known, room, self.level)
             if at == len(hashes):
                 return
             if room < self.most:
@@ -151,7 +155,14 @@ def _fill(entries: np.ndarray, slots: np.ndarray) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def _count(
-    hashes: np.ndarray, keys: np.ndarray, slots: np.ndarray, at: int, known: int, room: int, level: int
+    hashes: np.ndarray,
+    keys: np.ndarray,
+    times: np.ndarray,
+    slots: np.ndarray,
+    at: int,
+    known: int,
+    room: int,
+    level: int,
 ) -> tuple[int, int]:
     """Count values from ``at`` on until there is no room; return where to go on, and how many are known."""
     while at < len(hashes):
@@ -163,6 +174,6 @@ def _count(
             slots[slot, 1] = keys[at]
             known += 1
         if slots[slot, 0] != 0:
-            slots[slot, 2] += np.uint64(1)
+            slots[slot, 2] += np.uint64(times[at])
         at += 1
     return at, known
