@@ -63,7 +63,7 @@ def ours(column: TextColumn, repeats: int) -> tuple[float, float]:
         speeds.append(report(f"encode, {name}, words and bigrams", words, seconds, ENCODE))
     for name, kind in (("vocabulary", VocabEncoder), ("hashed", HashedEncoder)):
         table = (VocabTable if kind is VocabEncoder else HashedTable)(buckets=options["buckets"])
-        encoder = kind.restore(table, vocab.words(), vocab.counts())
+        encoder = kind.restore(table, vocab.learned, vocab.words(), vocab.counts())
         seconds = measure(lambda encoder=encoder: encoder.encode(column, index, encoder.dtype), repeats)
         report(f"encode, {name}, words", words, seconds)
     seconds = measure(lambda: count_words(VocabTable(), [column]), repeats)

@@ -19,18 +19,9 @@ from bigembed.errors import UserError
 
 GROUP = 32  # part of the format of checkpoints; larger groups keep few more hits and take longer to search
 FREE = -1  # in the place of a value
-SHARES = (
-    1,
-    2,
-    4,
-    12,
-    24,
-    48,
-    240,
-    480,
-    960,
-    1920,
-)  # numbers of groups that ever more numbers of ranks can share evenly
+BYTES = 32  # of state a row, in the host's memory
+# Numbers of groups that more and more numbers of ranks can share evenly; each divides the next.
+SHARES = (1, 2, 4, 12, 24, 48, 240, 480, 960, 1920)
 SLACK = 16  # a table grows by at most one part in this for it
 ALONE = 8192  # values that one thread has looked up before another could have started
 POLICIES = {Policy.lfu: 0, Policy.lru: 1, Policy.distance_lfu: 2}

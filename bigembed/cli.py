@@ -17,6 +17,9 @@ COMMANDS = {
     "evaluate": "the figures of a run, on its own data or other: bigembed evaluate run=RUN [data.path=PATH]",
     "predict": "labels with probabilities: bigembed predict run=RUN [input=FILE] [output=FILE]",
     "export": "vectors with their words: bigembed export run=RUN format=word2vec out=FILE",
+    "inspect": "what the data puts into a table, and who shares rows: bigembed inspect run=RUN; bigembed inspect [key=value …]",
+    "explain": "the rows of a word, or the values of a row: bigembed explain run=RUN word=WORD; bigembed explain run=RUN row=ROW",
+    "advise": "which kind of table, how large: bigembed advise [key=value …] memory_mib=512; with sweep=DIR it is measured",
 }
 ON_RANKS = ("train", "evaluate")  # what torchrun may start
 

@@ -1,13 +1,13 @@
 """Managed tables in TorchRec's form: a managed collision module that keeps who has which row, and rows that begin anew."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numba
 import numpy as np
 import torch
 from torch import nn
-from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, EmbeddingCollection, EmbeddingConfig, JaggedTensor
+from torchrec import EmbeddingBagCollection, EmbeddingCollection, JaggedTensor
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.mc_embedding import (
@@ -18,6 +18,7 @@ from torchrec.distributed.mc_embeddingbag import (
     ManagedCollisionEmbeddingBagCollectionSharder,
     ShardedManagedCollisionEmbeddingBagCollection,
 )
+from torchrec.modules.embedding_configs import BaseEmbeddingConfig
 from torchrec.modules.mc_embedding_modules import (
     ManagedCollisionEmbeddingBagCollection,
     ManagedCollisionEmbeddingCollection,
@@ -61,7 +62,7 @@ class Residents(ManagedCollisionModule):
 
     def look_up_in(self, ids: np.ndarray) -> None:
         """Read the rows' values (int64, shape (rows,)) from an array, which stays as it is."""
-        self._ids = ids
+        self._ids = np.asarray(ids)  # not as memory-mapped: to numba that is another type
 
     def rebuild_with_output_id_range(
         self, output_id_range: tuple[int, int], output_segments: list[int], device: torch.device | None = None
@@ -161,29 +162,21 @@ def _fill(
         hashing._fill_uniform(out[i : i + 1], seed, stream, np.uint64(rows[i]) * width, width, low, high)
 
 
-def bags(
-    configs: list[EmbeddingBagConfig], residents: Mapping[str, Residents], device: torch.device, weighted: bool = False
-) -> ManagedCollisionEmbeddingBagCollection:
-    """Return pooled managed tables on ``device``; called with features it returns the pooled vectors, and None.
-
-    ``weighted``: whether the features' values have weights.
-    """
-    tables = EmbeddingBagCollection(tables=configs, is_weighted=weighted, device=device)
-    return ManagedCollisionEmbeddingBagCollection(tables, _collisions(configs, residents))
+def bags(tables: EmbeddingBagCollection, residents: Mapping[str, Residents]) -> ManagedCollisionEmbeddingBagCollection:
+    """Return pooled ``tables``, managed by ``residents``; called with features it returns the pooled vectors, and None."""
+    return ManagedCollisionEmbeddingBagCollection(tables, _collisions(tables.embedding_bag_configs(), residents))
 
 
-def sequences(
-    configs: list[EmbeddingConfig], residents: Mapping[str, Residents], device: torch.device
-) -> ManagedCollisionEmbeddingCollection:
-    """Return managed tables of sequences on ``device``; called with features it returns the vectors by feature, and None."""
-    collisions = _collisions(configs, residents)
-    return ManagedCollisionEmbeddingCollection(EmbeddingCollection(tables=configs, device=device), collisions)
+def sequences(tables: EmbeddingCollection, residents: Mapping[str, Residents]) -> ManagedCollisionEmbeddingCollection:
+    """Return ``tables`` of sequences, managed by ``residents``; called with features it returns the vectors by feature, and None."""
+    return ManagedCollisionEmbeddingCollection(tables, _collisions(tables.embedding_configs(), residents))
 
 
-def _collisions(configs: list[Any], residents: Mapping[str, Residents]) -> ManagedCollisionCollection:
-    # In TorchRec's order of the modules lies which features they get; its preprocessing would drop the features' weights.
+def _collisions(
+    configs: Sequence[BaseEmbeddingConfig], residents: Mapping[str, Residents]
+) -> ManagedCollisionCollection:
     modules: dict[str, ManagedCollisionModule] = {config.name: residents[config.name] for config in configs}
-    return ManagedCollisionCollection(modules, configs, need_preprocess=False)
+    return ManagedCollisionCollection(modules, configs, need_preprocess=False)  # which would lose the values' weights
 
 
 def residents_of(model: nn.Module) -> dict[str, Residents]:
@@ -209,7 +202,8 @@ class _BeginAnew:
             )
             rows = rows.to(weight.device)
             weight[rows] = torch.from_numpy(values).to(weight.device, weight.dtype)
-            for state in tbe.split_optimizer_states()[int(index)]:
+            states = tbe.split_optimizer_states()  # empty for SGD
+            for state in states[int(index)] if states else ():
                 state[rows] = 0
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from bigembed import encoders
+from bigembed import encoders, growth
 from bigembed.config.physical import parts
 from bigembed.config.schema import Job
 from bigembed.cores import available_cores
 from bigembed.data import Parts, open_data, open_part
 from bigembed.data.labels import check_labels
 from bigembed.data.order import Order
-from bigembed.encoders import Column, Encoder, Scale, learn_scale
+from bigembed.encoders import Column, Encoder, Scale
 from bigembed.errors import UserError
 from bigembed.examples import Examples, Once, alone, open_column, open_examples
 from bigembed.files import replace
@@ -249,10 +249,9 @@ def _learned(
             kind = encoders.KINDS[type(table)]
             columns = [open_column(kind, feature, train) for _, feature in sorted(features.items())]
             tell = telling(f"table {name}: {columns[0].what} read", len(columns) * order.train_size)
-            encoder = encoders.build(name, table, columns, index=rows, threads=threads, progress=tell)
-            encoders.save(encoder, folder / name)
+            encoders.save(growth.learn(job, name, columns, rows, threads, tell), folder / name)
     if job.numbers and not (folder / SCALES).exists():
-        scales = {name: learn_scale(train[number.column], number, rows) for name, number in job.numbers.items()}
+        scales = {name: growth.learn_scale_of(job, name, train, rows) for name in job.numbers}
         replace(folder / SCALES, json.dumps({name: asdict(scale) for name, scale in scales.items()}).encode())
     known = load_encoders(job, folder)
     for name, encoder in known.items():

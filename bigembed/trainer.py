@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from rich.console import Console
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed import run
@@ -19,6 +20,7 @@ from bigembed.arrays import Damaged
 from bigembed.batch import Batch, collate
 from bigembed.build import build, fill_rows
 from bigembed.checkpoint import Group, Saver, load_checkpoint
+from bigembed.checkpoint.grown import load_grown
 from bigembed.config.schema import Job, Monitor
 from bigembed.errors import UserError
 from bigembed.evaluation import evaluate, share
@@ -166,7 +168,7 @@ def resume(training: Training) -> None:
     folder, runtime = training.folder, training.runtime
     finished = Group(runtime.control).by_chief(lambda: run.checkpoints(folder))
     if not finished:
-        fill_rows(training.model, training.job)
+        begin(training)
     for path in reversed(finished):
         belongs = partial(run.check_belongs, folder, training.job, path)
         try:
@@ -182,6 +184,18 @@ def resume(training: Training) -> None:
         if runtime.chief:
             say(f"continuing at step {training.progress.step} of {training.steps}")
         return
+
+
+def begin(training: Training) -> None:
+    """Draw the first values; what another run has learned goes over them, and is kept at once: that run is not needed again."""
+    fill_rows(training.model, training.job)
+    if training.job.grow is None:
+        return
+    told = load_grown(training.job, training.data.encoders, training.model, training.optimizers, training.runtime)
+    save(training)
+    training.saver.wait()
+    if training.runtime.chief:
+        told.print(Console(stderr=True))
 
 
 def loop(training: Training, report: Report, stop: Stop) -> None:

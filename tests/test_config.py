@@ -2,6 +2,8 @@
 
 import dataclasses
 import errno
+import functools
+import math
 import re
 import shlex
 import tempfile
@@ -21,16 +23,23 @@ from bigembed.cli import main
 from bigembed.config import compose, groups, kinds, options, saved, schema
 from bigembed.config.arguments import parse
 from bigembed.config.check import check
+from bigembed.config.physical import physical
 from bigembed.config.placement import check_placement
 from bigembed.config.schema import (
     AttentionHead,
     BagHead,
+    BucketizedTable,
+    CompositionalTable,
     FeatureConfig,
     FilesData,
     GeneratedData,
     HashedTable,
     IdsTable,
     Job,
+    ManagedTable,
+    MixedTable,
+    NumberConfig,
+    SubwordTable,
     TextTable,
     VocabTable,
 )
@@ -77,9 +86,10 @@ TRAINER = (
     "save_memory_mib, steps"
 )
 SHARDING = "backward, cache_load_factor, forward, kernel, kind, min_partition, plan"
+TABLES = "bucketized, compositional, hashed, ids, managed, mixed, quotient_remainder, subword, tokenizer, vocab"
 PRESETS = "a100_40, a100_80, b200, cpu, h100, h200, l4, l40s, this, v100"
-GROUPS = "data, experiment, feature, head, optim, plan, runtime, table, trainer"
-NODES = "data, features, head, optim, plan, runtime, seed, sharding, tables, trainer"
+GROUPS = "data, experiment, feature, head, number, optim, plan, runtime, table, trainer"
+NODES = "data, features, grow, grow_drop, head, numbers, optim, plan, runtime, seed, sharding, tables, trainer"
 
 UNKNOWN = {
     "trainer.epochz=2": ["'trainer.epochz'", "did you mean 'epochs'?", f"below 'trainer': {TRAINER}"],
@@ -111,7 +121,29 @@ UNKNOWN = {
     "plan.hbm=80": ["'plan.hbm'", "did you mean 'hbm_gib'?", "below 'plan': ddr_gb_s, ddr_gib, device, hbm_gb_s"],
     "tables.word.dim=8": ["'tables.word.dim'", "below 'tables': text"],
     "tables.text.nope.deeper=1": ["'tables.text.nope.deeper'", "below 'tables.text'", "ngrams"],
-    "features.text.colum=x": ["'features.text.colum'", "did you mean 'column'?", "column, pooling, table"],
+    "table@tables.text=subword tables.text.partitions=[2,2]": [
+        "only with table=compositional",
+        "below 'tables.text': buckets",
+    ],
+    "table@tables.text=tokenizer tables.text.ngrams=2": [
+        "only with table=vocab or table=hashed or",
+        "algorithm, dim, dtype",
+    ],
+    "table@tables.text=bucketized tables.text.buckets=3": ["'tables.text.buckets'", "bins, borders, dim"],
+    "table@tables.text=hashed tables.text.functionz=3": ["'tables.text.functionz'", "did you mean 'functions'?"],
+    "table@tables.text=mixed tables.text.width=[4]": [
+        "'tables.text.width'",
+        "did you mean 'widths'?",
+        "blocks, buckets",
+    ],
+    "table@tables.text=managed tables.text.decai=3": ["'tables.text.decai'", "did you mean 'decay'?", "policy"],
+    "+number@numbers.price=column numbers.price.lag=true": ["'numbers.price.lag'", "column, log, standardise"],
+    "numbers.price.column=price": ["'numbers.price.column'", "below 'numbers': none"],
+    "features.text.colum=x": [
+        "'features.text.colum'",
+        "did you mean 'column'?",
+        "column, crossed_with, pooling, table, weights",
+    ],
     "head.attention=8": ["'head.attention' here, only with head=attention", "classes, dropout, hidden, label"],
     "head.class=2": ["'head.class'", "did you mean 'classes'?", "classes, dropout, hidden, label"],
     "runtime.cores=2": ["'runtime.cores'", "device, tensorboard, threads"],
@@ -160,7 +192,20 @@ VALUES = {
     "plan.device=tpu": ["plan.device=tpu", "[auto, cpu, cuda]"],
     "sharding=row_wise": ["sharding=row_wise", "ShardingConfig"],
     "tables.text.sharding=row_wise": ["tables.text.sharding=row_wise", "TableShardingConfig"],
-    "tables.text.tokens=bytes": ["tables.text.tokens=bytes", "[words, whitespace, regex]"],
+    "tables.text.tokens=bytes": ["tables.text.tokens=bytes", "[words, whitespace, regex, whole]"],
+    "table@tables.text=managed tables.text.policy=fifo": ["tables.text.policy=fifo", "[lfu, lru, distance_lfu]"],
+    "table@tables.text=tokenizer tables.text.algorithm=bytes": ["algorithm=bytes", "[bpe, wordpiece, unigram]"],
+    "table@tables.text=bucketized tables.text.scheme=equal": ["scheme=equal", "[quantiles, log, given]"],
+    "table@tables.text=bucketized tables.text.borders=[a]": ["tables.text.borders=[a]", "Float"],
+    "table@tables.text=compositional tables.text.combine=max": ["combine=max", "[add, mult, concat]"],
+    "table@tables.text=compositional tables.text.partitions=[a,3]": ["partitions=[a,3]", "Integer"],
+    "table@tables.text=compositional tables.text.partitions=3": ["partitions=3", "list"],
+    "table@tables.text=hashed tables.text.importance=few": ["tables.text.importance=few", "Integer"],
+    "features.text.crossed_with=b": ["features.text.crossed_with=b", "list"],
+    "features.text.crossed_with=null": ["features.text.crossed_with=null", "cannot be null"],
+    "features.text.weights=[a]": ["features.text.weights=[a]", "string"],
+    "+number@numbers.price=column numbers.price.column=a numbers.price.log=maybe": ["numbers.price.log=maybe", "bool"],
+    "+number@numbers.price=column": ["numbers.price.column must be given"],
     "data=files data.format=xml": ["data.format=xml", "[auto, parquet, csv, jsonl, datasets]"],
     "-m optim.tables.kind=sgd,adam": ["optim.tables.kind=adam", "[rowwise_adagrad, adagrad, sgd]"],
     "optim.tables=sgd": ["optim.tables=sgd", "TableOptimConfig"],
@@ -179,8 +224,8 @@ CHOICES = {
     "plan=h10": ["no 'h10'", "did you mean 'h100'?"],
     "experiment=nope": ["no 'nope' in the group 'experiment'", "imdb, imdb_words"],
     "-m experiment=imdb,nope": ["no 'nope' in the group 'experiment'", "imdb, imdb_words"],
-    "table@tables.text=nope": ["no 'nope' in the group 'table'", "known: hashed, ids, vocab"],
-    "+table@tables.word=nope": ["no 'nope' in the group 'table'", "known: hashed, ids, vocab"],
+    "table@tables.text=nope": ["no 'nope' in the group 'table'", f"known: {TABLES}"],
+    "+table@tables.word=nope": ["no 'nope' in the group 'table'", f"known: {TABLES}"],
     "hydra/launcher=nope": ["no 'nope' in the group 'hydra/launcher'"],
     "data=null": ["one of its choices", GROUPS],
     "plan=null": ["one of its choices", GROUPS],
@@ -193,11 +238,12 @@ CHOICES = {
     "seed@foo=1": ["seed@foo=1"],
     "tables.text=hashed": [
         "tables.text takes its kind",
-        "table@tables.text=hashed or table@tables.text=ids or table@tables.text=vocab",
+        "table@tables.text=bucketized or table@tables.text=compositional or table@tables.text=hashed or",
     ],
     "+tables.new.dim=8": ["tables.new takes its kind", "table@tables.new=hashed", "with a + in front"],
     "+tables.new={dim:8}": ["tables.new takes its kind", "table@tables.new=hashed", "with a + in front"],
     "+features.new.column=x": ["features.new takes its kind", "feature@features.new=column", "with a + in front"],
+    "+numbers.new.column=x": ["numbers.new takes its kind", "number@numbers.new=column", "with a + in front"],
     "~trainer.epochs": ["~trainer.epochs", "only set"],
 }
 FORM = {
@@ -231,10 +277,10 @@ def test_a_wrong_argument_is_one_sentence(arguments: str, parts: list[str], tmp_
 
 
 def test_wrong_arguments_of_every_sort_are_tried() -> None:
-    assert [len(cases) for cases in (UNKNOWN, VALUES, CHOICES, FORM)] == [31, 39, 27, 18]
+    assert [len(cases) for cases in (UNKNOWN, VALUES, CHOICES, FORM)] == [39, 52, 28, 18]
 
 
-# One case or more for each sentence of check.py.
+# One case or more for each sentence of check.py and of check_tables.py.
 FILE_OF_A_KIND_LESS_TABLE = "+tables={b:{dim:8}} +features={b:{table:b}}"
 TWO_SEQUENCES = (
     "head=attention features.text.pooling=none +table@tables.b=hashed "
@@ -262,6 +308,8 @@ REFUSED = {
     "trainer.save_memory_mib=-1": ["trainer.save_memory_mib is -1; it must be at least 0"],
     "tables.text.dim=0": ["tables.text.dim is 0; it must be at least 4"],
     "table@tables.text=hashed tables.text.dim=18": ["tables.text.dim is 18; it must be a multiple of 4"],
+    "head.hidden=[[3]]": ["head.hidden"],
+    "features.text.crossed_with=[[b]]": ["features.text.crossed_with"],
     "head.hidden=[64,0]": ["head.hidden is 0; it must be at least 1"],
     "optim.tables.lr=nan": ["optim.tables.lr is nan; it must be a finite number"],
     "optim.tables.lr=inf": ["optim.tables.lr is inf; it must be a finite number"],
@@ -276,7 +324,6 @@ REFUSED = {
     ],
     "features.text.pooling=none": ["features.text.pooling is none", "the head takes no sequences", "head=attention"],
     "head=attention": ["head=attention pools sequences, but no feature is one", "pooling=none", "head=bag"],
-    f"{TWO_SEQUENCES} tables.b.dim=8": ["one dim", "tables.text.dim=16, tables.b.dim=8"],
     "sharding.kernel=key_value": ["tables.text has the kernel key_value", "use fused_uvm"],  # others: test_placement.py
     "+table@tables.word=vocab": ["tables.word is used by no feature"],
     "+table@tables.a-b=vocab +feature@features.b=column features.b.table=a-b": ["tables.a-b", "letters, digits"],
@@ -288,18 +335,105 @@ REFUSED = {
 }
 
 
+def table_of(kind: str, *options: str) -> str:
+    """The arguments for a kind of table with options of its own."""
+    return " ".join([f"table@tables.text={kind}", *(f"tables.text.{option}" for option in options)])
+
+
+LARGE = 2**40 + 1
+REFUSED |= {
+    "+number@numbers.a-b=column numbers.a-b.column=x": ["numbers.a-b", "letters, digits and underscores"],
+    table_of("hashed", "buckets=0"): ["tables.text.buckets is 0; it must be at least 1"],
+    table_of("hashed", f"buckets={LARGE}"): [f"tables.text.buckets is {LARGE}; it must be at most {2**40}"],
+    table_of("hashed", "functions=0"): ["tables.text.functions is 0; it must be at least 1"],
+    table_of("hashed", "importance=0"): ["tables.text.importance is 0; it must be at least 1"],
+    table_of("hashed", f"importance={LARGE}"): [f"tables.text.importance is {LARGE}"],
+    table_of("vocab", "buckets=0"): ["tables.text.buckets is 0; it must be at least 1"],
+    table_of("mixed", f"buckets={LARGE}"): [f"tables.text.buckets is {LARGE}; it must be at most {2**40}"],
+    table_of("subword", "buckets=0"): ["tables.text.buckets is 0; it must be at least 1"],
+    table_of("subword", f"buckets={LARGE}"): [f"tables.text.buckets is {LARGE}; it must be at most {2**31}"],
+    table_of("compositional", "partitions=[1024,0]"): ["tables.text.partitions is 0; it must be at least 1"],
+    table_of("compositional", f"partitions=[1,{LARGE}]"): [f"tables.text.partitions is {LARGE}; it must be at most"],
+    table_of("managed", "rows=31"): ["tables.text.rows is 31; it must be at least 32"],
+    table_of("managed", f"rows={LARGE}"): [f"tables.text.rows is {LARGE}; it must be at most {2**40}"],
+    table_of("bucketized", "bins=1"): ["tables.text.bins is 1; it must be at least 2"],
+    table_of("bucketized", "scheme=given", "borders=[1.0,nan]"): ["tables.text.borders is nan", "finite"],
+    table_of("mixed", "widths=[16,6]", "blocks=[10]"): ["tables.text.widths is 6; it must be a multiple of 4"],
+    table_of("tokenizer", "vocab_size=0"): ["tables.text.vocab_size is 0; it must be at least"],
+    table_of("hashed", "sign=true", "importance=10"): [
+        "tables.text.importance learns signs",
+        "leave out tables.text.sign",
+    ],
+    table_of("compositional", "partitions=[]"): ["tables.text.partitions is []", "two sub-tables or more"],
+    table_of("compositional", "partitions=[1024]"): ["tables.text.partitions is [1024]", "use table=hashed"],
+    table_of("compositional", f"partitions=[{2**31},{2**31},2]"): [f"multiply to {2**63:,}", "2^62"],
+    table_of("compositional", "combine=concat", "partitions=[5,5,5]"): ["tables.text.dim is 16", "a multiple of 12"],
+    table_of("compositional", "ngrams=1", "partitions=[5,5]", "values=26"): [
+        "tables.text.values is 26",
+        "only 25 apart",
+    ],
+    table_of("compositional", "values=26"): ["tables.text.values takes whole numbers as they are", "ngrams=1"],
+    table_of("compositional", "ngrams=1", "values=26", "salt=1"): ["tables.text.values", "salt mean nothing"],
+    table_of("subword", "min_n=4", "max_n=3"): ["tables.text.min_n is 4, above tables.text.max_n, which is 3"],
+    table_of("bucketized", "scheme=given"): ["scheme=given needs borders"],
+    table_of("bucketized", "borders=[1,2]"): ["tables.text.borders go with tables.text.scheme=given"],
+    table_of("bucketized", "scheme=given", "borders=[1,3,3]"): ["must rise", "[1.0, 3.0, 3.0]"],
+    table_of("mixed", "widths=[16]", "blocks=[]"): ["tables.text.widths are 1 and tables.text.blocks 0"],
+    table_of("mixed", "widths=[16,4]", "blocks=[5,6]"): ["tables.text.widths are 2 and tables.text.blocks 2"],
+    table_of("managed", "decay=2"): ["tables.text.decay has no meaning for tables.text.policy=lfu"],
+    table_of("ids") + " features.text.crossed_with=[b]": ["features.text.crossed_with", "tables.text does not"],
+    table_of("subword") + " features.text.crossed_with=[b]": ["features.text.crossed_with", "use table=hashed"],
+    table_of("bucketized") + " features.text.crossed_with=[b]": ["features.text.crossed_with", "use table=hashed"],
+    table_of("tokenizer") + " features.text.crossed_with=[b]": ["features.text.crossed_with", "use table=hashed"],
+    table_of("hashed") + " features.text.crossed_with=[text]": ["features.text.crossed_with names a column twice"],
+    table_of("hashed") + " features.text.crossed_with=[b,b]": ["features.text.crossed_with names a column twice"],
+    table_of("subword") + " features.text.weights=w": ["features.text.weights", "has several rows"],
+    table_of("tokenizer") + " features.text.weights=w": ["features.text.weights", "has several rows"],
+    table_of("hashed") + " features.text.weights=w": ["features.text.weights are one for each value", "ngrams=1"],
+    table_of("vocab", "ngrams=1", "distinct=true") + " features.text.weights=w": ["tables.text.distinct=false"],
+}
+
+
+@functools.cache
+def refusal_of(arguments: str) -> tuple[str, tuple[str, int]]:
+    """What is said of options that do not go together, and the file and line that say it."""
+    with pytest.raises(UserError) as caught:
+        jobs_of(arguments)
+    last = caught.traceback[-1]
+    return sentence_of(lambda: jobs_of(arguments)), (Path(last.path).name, last.lineno + 1)
+
+
 @pytest.mark.parametrize(("arguments", "parts"), REFUSED.items())
 def test_options_that_do_not_go_together_are_one_sentence(arguments: str, parts: list[str], tmp_path: Path) -> None:
-    text = sentence_of(lambda: jobs_of(arguments))
+    text, _ = refusal_of(arguments)
     for part in parts:
         assert part in text
     assert not (tmp_path / "outputs").exists()
 
 
 def test_every_refusal_of_the_checks_is_tried() -> None:
-    source = Path(compose.__file__).with_name("check.py").read_text()
-    assert source.count("raise UserError(") == 15
-    assert len(REFUSED) == 38
+    tried = Counter(place for _, place in map(refusal_of, REFUSED))
+    raised = {
+        (name, number)
+        for name in ("check.py", "check_tables.py")
+        for number, line in enumerate(Path(compose.__file__).with_name(name).read_text().splitlines(), 1)
+        if "raise UserError(" in line
+    }
+    assert raised <= tried.keys(), raised - tried.keys()
+    assert len(raised) >= 29 and len(REFUSED) == 82
+    # What is right but for the one thing that is refused above:
+    for arguments in (
+        table_of("hashed", f"buckets={2**40}", "functions=8", "sign=true"),
+        table_of("compositional", f"partitions=[{2**31},{2**31}]"),
+        table_of("compositional", "ngrams=1", "partitions=[5,5]", "values=25"),
+        table_of("compositional", "combine=concat", "partitions=[5,5,5]", "dim=12"),
+        table_of("subword", "min_n=3", "max_n=3"),
+        table_of("bucketized", "scheme=given", "borders=[-1,2.5,3]"),
+        table_of("mixed", "widths=[16,4]", "blocks=[5]"),
+        table_of("managed", "policy=distance_lfu", "decay=2"),
+        table_of("hashed", "ngrams=1") + " features.text.weights=w features.text.crossed_with=[b,c]",
+    ):
+        job_of(arguments)
 
 
 def test_features_of_one_table_may_differ_in_mean_and_sum_and_sequences_of_one_width_go_together() -> None:
@@ -336,9 +470,12 @@ def example_jobs() -> list[Job]:
         (GeneratedData(), VocabTable(), FeatureConfig("t"), BagHead()),
         (FilesData(), HashedTable(), FeatureConfig("t"), BagHead()),
         (FilesData(), IdsTable(), sequence, AttentionHead()),
+        *((FilesData(), table(), FeatureConfig("t"), BagHead()) for table in [*kinds.TABLES.values()][3:]),
     ):
-        jobs.append(Job(data=data, tables={"t": table}, features={"f": feature}, head=head))
-        check(jobs[-1])
+        job = Job(data=data, tables={"t": table}, features={"f": feature}, head=head)
+        job.numbers = {"n": NumberConfig(column="n")} if len(jobs) < 2 else {}
+        jobs.append(job)
+        check(job)
     assert {type(job.data) for job in jobs} == set(kinds.DATA.values())
     assert {type(table) for job in jobs for table in job.tables.values()} == set(kinds.TABLES.values())
     assert {type(job.head) for job in jobs} == set(kinds.HEADS.values())
@@ -346,14 +483,17 @@ def example_jobs() -> list[Job]:
 
 
 def every_option() -> list[tuple[Job, str, "dataclasses.Field[Any]", Any]]:
-    """A job that has it, its path, its field and its type, of every option that is no group; some in two jobs."""
-    found = []
+    """A job that has it, its path, its field and its type, of every option that is no group; what kinds inherit comes once."""
+    found, seen = [], set()
     for job in example_jobs():
         for path, node in nodes_of("", job):
             hints = typing.get_type_hints(type(node))
             for field in dataclasses.fields(node):
                 hint = hints[field.name]
-                if not dataclasses.is_dataclass(hint) and typing.get_origin(hint) is not dict:
+                if dataclasses.is_dataclass(hint) or typing.get_origin(hint) is dict:
+                    continue
+                if (path, id(field)) not in seen:
+                    seen.add((path, id(field)))
                     found.append((job, f"{path}.{field.name}".removeprefix("."), field, hint))
     return found
 
@@ -365,7 +505,7 @@ def wrong_values(hint: Any) -> list[str]:
     if bare is str:
         return [] if optional else ["null"]
     if typing.get_origin(bare) is list:
-        return ["null", "3", "[x]", "{a: 1}"]
+        return ["null", "3", "{a: 1}", *([] if typing.get_args(bare) == (str,) else ["[x]"])]
     return ["x", "[1]", "{a: 1}", "2024-01-01", *(["1.5"] if bare is int else []), *([] if optional else ["null"])]
 
 
@@ -416,7 +556,9 @@ def test_every_option_is_in_the_help_of_train(capsys: pytest.CaptureFixture[str]
     assert main(["train", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     general = {
-        path.replace("tables.t.", "tables.NAME.").replace("features.f.", "features.NAME.")
+        path.replace("tables.t.", "tables.NAME.")
+        .replace("features.f.", "features.NAME.")
+        .replace("numbers.n.", "numbers.NAME.")
         for _, path, _, _ in every_option()
     }
     assert len(general) >= 84
@@ -459,9 +601,9 @@ def leaves(path: str, node: Any) -> dict[str, Any]:
 
 
 def test_every_choice_of_every_group_composes() -> None:
-    place = {"table": "table@tables.text", "feature": "feature@features.text"}
-    besides = {"head=attention": " features.text.pooling=none"}
-    composed = 0
+    place = {"table": "table@tables.text", "feature": "feature@features.text", "number": "+number@numbers.n"}
+    besides = {"head=attention": " features.text.pooling=none", "+number@numbers.n=column": " numbers.n.column=n"}
+    composed, known = 0, set()
     for group, names in groups.groups().items():
         for name in names:
             choice = f"{place.get(group, group)}={name}"
@@ -469,7 +611,9 @@ def test_every_choice_of_every_group_composes() -> None:
             for axis, node in (("data", job.data), ("table", job.tables["text"]), ("head", job.head)):
                 if group == axis and name in (kinds.DATA | kinds.TABLES | kinds.HEADS):
                     assert kinds.kind_of(node) == name
+                    known.add(name)
             composed += 1
+    assert known == {*kinds.DATA, *kinds.TABLES, *kinds.HEADS}
     assert composed == len(FILES) - 1 >= 27
 
 
@@ -525,7 +669,7 @@ def test_tables_and_features_can_be_added() -> None:
     assert list(job.tables) == ["text", "title"] and list(job.features) == ["text", "title"]
     title = job.tables["title"]
     assert isinstance(title, HashedTable) and (title.buckets, title.salt) == (50, 3)
-    assert job.features["title"] == FeatureConfig("title", "headline", schema.Pooling.sum)
+    assert job.features["title"] == FeatureConfig("title", "headline", pooling=schema.Pooling.sum)
 
 
 def test_values_arrive_typed() -> None:
@@ -751,6 +895,7 @@ AXES: dict[str, Callable[[], st.SearchStrategy[Any]]] = {
     "head": lambda: one_of_the(kinds.HEADS),
     "tables": lambda: st.dictionaries(NAMES, one_of_the(kinds.TABLES), min_size=1, max_size=3),
     "features": lambda: st.just({}),
+    "numbers": lambda: st.dictionaries(NAMES, instance_of(NumberConfig), max_size=2),
 }
 
 
@@ -762,16 +907,22 @@ def good_jobs(draw: st.DrawFn) -> Job:
     pooled = [schema.Pooling.mean, schema.Pooling.sum]
     sequences = tables[: draw(st.integers(1, len(tables)))] if isinstance(job.head, AttentionHead) else []
     for name, table in job.tables.items():
-        columns = draw(st.dictionaries(NAMES, value_of(COLUMN, str), min_size=1, max_size=2))
-        for feature, column in columns.items():
+        columns = draw(
+            st.dictionaries(
+                NAMES, st.lists(value_of(COLUMN, str), min_size=1, max_size=3, unique=True), min_size=1, max_size=2
+            )
+        )
+        crosses = isinstance(table, HashedTable | CompositionalTable | ManagedTable)
+        weighs = isinstance(table, IdsTable | BucketizedTable | TextTable) and not isinstance(table, SubwordTable)
+        weighs = weighs and draw(st.booleans())
+        for feature, (column, *others) in columns.items():
             pooling = schema.Pooling.none if name in sequences else draw(st.sampled_from(pooled))
-            job.features[f"{name}_{feature}"] = FeatureConfig(name, column, pooling)
-        if name in sequences:
-            table.dim = job.tables[sequences[0]].dim
-        if schema.Precision.int8 in (job.sharding.forward, job.sharding.backward):
-            table.dim = min(-(-table.dim // 32) * 32, 65_536)  # what travels as int8 goes in blocks of 32
-        if isinstance(table, TextTable):
-            table.pattern = draw(st.sampled_from(PATTERNS)) if table.tokens is schema.Tokens.regex else None
+            weights = draw(value_of(COLUMN, str)) if weighs else None
+            job.features[f"{name}_{feature}"] = FeatureConfig(name, column, others if crosses else [], weights, pooling)
+        blocks = schema.Precision.int8 in (job.sharding.forward, job.sharding.backward)
+        go_together(draw, table, 32 if blocks else 4)  # what travels as int8 goes in blocks of 32
+        if weighs and isinstance(table, TextTable):
+            table.ngrams, table.distinct = 1, False
     for optimizer in (job.optim.tables, job.optim.dense):
         if optimizer.kind.name == "sgd":
             optimizer.eps = None
@@ -779,6 +930,33 @@ def good_jobs(draw: st.DrawFn) -> Job:
         job.trainer.early_stop = None
     keep_what_can_be_placed(job)
     return job
+
+
+def go_together(draw: st.DrawFn, table: schema.TableConfig, lane: int) -> None:
+    """Change those options of a table that do not go with others; its parts become multiples of ``lane`` wide."""
+    table.dim = min(-(-table.dim // lane) * lane, 65_536)
+    if isinstance(table, TextTable):
+        table.pattern = draw(st.sampled_from(PATTERNS)) if table.tokens is schema.Tokens.regex else None
+    if isinstance(table, HashedTable):
+        table.importance = None if table.sign or lane > 4 else table.importance
+    elif isinstance(table, CompositionalTable):
+        table.partitions = draw(st.lists(st.integers(1, 2**20), min_size=2, max_size=3))
+        table.dim = lane * len(table.partitions) if table.combine is schema.Combine.concat else table.dim
+        if table.values is not None:
+            table.values = draw(st.integers(1, math.prod(table.partitions)))
+            table.ngrams, table.salt = 1, 0
+    elif isinstance(table, SubwordTable):
+        table.min_n, table.max_n = sorted([table.min_n, table.max_n])
+    elif isinstance(table, BucketizedTable):
+        table.scheme = schema.Scheme.given if table.borders else schema.Scheme.log
+        table.borders = sorted(set(table.borders))
+    elif isinstance(table, MixedTable):
+        table.blocks = table.blocks or [7]
+        table.widths = draw(
+            st.lists(st.sampled_from([32, 64, 96]), min_size=len(table.blocks) + 1, max_size=len(table.blocks) + 1)
+        )
+    elif isinstance(table, ManagedTable) and table.policy is not schema.Policy.distance_lfu:
+        table.decay = 1.0
 
 
 def keep_what_can_be_placed(job: Job) -> None:
@@ -798,7 +976,7 @@ def keep_what_can_be_placed(job: Job) -> None:
         before = getattr(node, name)
         setattr(node, name, value)
         try:
-            check_placement(job, device)
+            check_placement(physical(job), device)
         except UserError:
             setattr(node, name, before)
 
@@ -822,9 +1000,21 @@ def test_a_saved_job_is_the_same_job() -> None:
         chosen = {job.sharding.kind, job.sharding.kernel, job.sharding.forward, type(job.data), type(job.head)}
         for table in job.tables.values():
             chosen |= {table.sharding.kind, table.sharding.kernel, table.dtype, type(table)}
-        seen.update(chosen)
+            chosen |= {table.combine} if isinstance(table, CompositionalTable) else set()
+            chosen |= (
+                {f"sign {table.sign}", f"importance {table.importance is not None}"}
+                if isinstance(table, HashedTable)
+                else set()
+            )
+        for feature in job.features.values():
+            chosen |= {"crossed"} if feature.crossed_with else set()
+            chosen |= {"weighted"} if feature.weights is not None else set()
+        seen.update(chosen | ({"numbers"} if job.numbers else set()))
 
     comes_back()
+    options_of_kinds = {"sign True", "sign False", "importance True", "importance False"}
+    assert {*options_of_kinds, "crossed", "weighted", "numbers"} <= seen.keys()
+    assert len({*schema.Combine} & seen.keys()) >= 2
     assert {*kinds.DATA.values(), *kinds.TABLES.values(), *kinds.HEADS.values()} <= seen.keys()
     choices = {*schema.Kind, *schema.DType, *schema.Precision, *schema.Kernel}
     assert len(choices & seen.keys()) >= 15
@@ -838,7 +1028,7 @@ def test_every_kind_is_saved_and_read_back(tmp_path: Path) -> None:
         assert again == job and (type(again.data), type(again.head)) == (type(job.data), type(job.head))
         seen |= {type(again.data), type(again.head), type(again.tables["t"])}
         assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
-    assert seen == {*kinds.DATA.values(), *kinds.TABLES.values(), *kinds.HEADS.values()} and len(seen) == 7
+    assert seen == {*kinds.DATA.values(), *kinds.TABLES.values(), *kinds.HEADS.values()} and len(seen) == 13
 
 
 def test_a_job_of_an_earlier_version_gets_the_defaults_of_newer_options(tmp_path: Path) -> None:
@@ -871,7 +1061,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     ),
     "unknown table kind": (
         b"job: {data: {kind: files}, head: {kind: bag}, tables: {a: {kind: x}}}\n...\n",
-        "tables.a.kind is 'x'; known: vocab, hashed, ids",
+        "tables.a.kind is 'x'; known: vocab, hashed, ids, compositional, subword",
     ),
     "unknown head": (
         b"job: {data: {kind: files}, head: {kind: x}, tables: {}}\n...\n",
@@ -918,7 +1108,7 @@ def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path: Path) -> N
 
 
 def test_overrides_of_a_saved_job() -> None:
-    generated, files, _ = example_jobs()
+    generated, files, *_ = example_jobs()
     before = saved.as_dict(files)
     job = saved.override(
         files,
@@ -992,7 +1182,7 @@ def test_differences_name_every_option_that_differs_and_no_other() -> None:
 
 
 def test_differences_between_kinds_name_the_kind() -> None:
-    generated, files, _ = example_jobs()
+    generated, files, *_ = example_jobs()
     texts = saved.differences(generated, files)
     assert "data.kind (generated → files)" in texts and "tables.t.kind (vocab → hashed)" in texts
     assert "tables.t.salt (None → 0)" in texts

@@ -16,6 +16,7 @@ RULES = {"a": Rules(), "b": Rules(Policy.lru, min_count=2)}
 FEATURES = ["f1", "f2", "f3"]
 DIM, SEED, REACH, LR, EPS = 8, 3, 0.1, 0.02, 1e-4
 STEPS, BATCH = 40, 16
+KINDS = ["bags", "weighted", "sequences", "sgd", "adagrad"]  # rowwise Adagrad and sums but for what the name says
 STATES = ["clock", "counts", "ids", "last", "waiting_counts", "waiting_ids", "waiting_last"]
 
 
@@ -36,13 +37,19 @@ def batches(first: int, last: int, rank: int = 0, world: int = 1) -> Iterator[di
         yield batch
 
 
-def expected(weighted: bool) -> dict[str, Any]:
+def expected(kind: str) -> dict[str, Any]:
     """Train with numpy alone: whole tables, rows that are taken begin anew, losses (prediction - 1)² of the sum over all columns."""
+    weighted = kind == "weighted"
     tables = {}
     for name, (rows, _) in TABLES.items():
         first = np.empty((rows, DIM), np.float32)
         hashing.fill_uniform(first, SEED, hashing.stream_of(name), 0, 0, DIM, -REACH, REACH)
-        tables[name] = Admission(rows, 0, rows, RULES[name]), first, first.copy(), np.zeros(rows)
+        tables[name] = (
+            Admission(rows, 0, rows, RULES[name]),
+            first,
+            first.copy(),
+            np.zeros((rows, DIM) if kind == "adagrad" else rows),
+        )
     losses, took = [], 0
     for batch in batches(0, STEPS):
         looked_up, prediction = [], np.zeros(BATCH)
@@ -60,12 +67,15 @@ def expected(weighted: bool) -> dict[str, Any]:
         for weight, state, rows, samples, factors in looked_up:
             gradient = np.zeros(weight.shape)
             np.add.at(gradient, rows, (2 * (prediction - 1) / BATCH)[samples, None] * factors[:, None])
-            state += (gradient**2).mean(1)
-            weight -= LR * gradient / (np.sqrt(state)[:, None] + EPS)
+            if kind == "adagrad":
+                state += gradient**2
+            elif kind != "sgd":
+                state += (gradient**2).mean(1)
+            weight -= LR * gradient / (1 if kind == "sgd" else np.sqrt(state.reshape(len(state), -1)) + EPS)
     assert took > 50
     found = {f"{name}.{key}": array for name, table in tables.items() for key, array in table[0].state().items()}
     found |= {f"{name}.weight": table[2] for name, table in tables.items()}
-    found |= {f"{name}.momentum1": table[3] for name, table in tables.items()}
+    found |= {f"{name}.momentum1": table[3] for name, table in tables.items() if kind != "sgd"}
     return {"losses": losses, "arrays": found}
 
 
@@ -117,7 +127,7 @@ def sharded(kind: str, world: int) -> Any:
     import torch
     from torch import nn
     from torch.distributed.optim import _apply_optimizer_in_backward
-    from torchrec import EmbeddingBagConfig, EmbeddingConfig, PoolingType
+    from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, EmbeddingCollection, EmbeddingConfig, PoolingType
     from torchrec.distributed.embedding import EmbeddingCollectionSharder
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
     from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -141,10 +151,12 @@ def sharded(kind: str, world: int) -> Any:
             super().__init__()
             meta = torch.device("meta")
             if kind == "sequences":
-                self.managed = managed.sequences([EmbeddingConfig(**each) for each in options], residents, meta)
+                tables = [EmbeddingConfig(**each) for each in options]
+                self.managed = managed.sequences(EmbeddingCollection(tables=tables, device=meta), residents)
             else:
-                configs = [EmbeddingBagConfig(pooling=PoolingType.SUM, **each) for each in options]
-                self.managed = managed.bags(configs, residents, meta, weighted=kind == "weighted")
+                bags = [EmbeddingBagConfig(pooling=PoolingType.SUM, **each) for each in options]
+                of_bags = EmbeddingBagCollection(tables=bags, is_weighted=kind == "weighted", device=meta)
+                self.managed = managed.bags(of_bags, residents)
 
         def forward(self, features: Any) -> Any:
             found, _ = self.managed(features)
@@ -162,7 +174,10 @@ def sharded(kind: str, world: int) -> Any:
             return losses.mean(), losses.detach()
 
     net = Net()
-    _apply_optimizer_in_backward(RowWiseAdagrad, list(net.parameters()), {"lr": LR, "eps": EPS})
+    optimizer = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}.get(kind, RowWiseAdagrad)
+    _apply_optimizer_in_backward(
+        optimizer, list(net.parameters()), {"lr": LR} | ({} if kind == "sgd" else {"eps": EPS})
+    )
     plans = {}
     for name, (rows, _) in TABLES.items():
         run = rows // world
@@ -230,17 +245,15 @@ def on_ranks(runs: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def one() -> dict[str, dict[str, Any]]:
-    kinds = ["bags", "weighted", "sequences"]
-    (results,) = run_ranks(on_ranks, 1, [(kind, False) for kind in kinds])
-    return {kind: {**result, "arrays": whole([result])} for kind, result in zip(kinds, results, strict=True)}
+    (results,) = run_ranks(on_ranks, 1, [(kind, False) for kind in KINDS])
+    return {kind: {**result, "arrays": whole([result])} for kind, result in zip(KINDS, results, strict=True)}
 
 
 @pytest.fixture(scope="module")
 def two() -> dict[str, dict[str, Any]]:
-    kinds = ["bags", "weighted", "sequences"]
-    ranks = run_ranks(on_ranks, 2, [(kind, True) for kind in kinds] + [("bags", True, 0, STEPS // 2)])
+    ranks = run_ranks(on_ranks, 2, [(kind, True) for kind in KINDS] + [("bags", True, 0, STEPS // 2)])
     found = {}
-    for kind, results in zip([*kinds, "half"], zip(*ranks, strict=True), strict=True):
+    for kind, results in zip([*KINDS, "half"], zip(*ranks, strict=True), strict=True):
         answers = [np.concatenate(parts) for parts in zip(*(result["answers"] for result in results), strict=True)]
         found[kind] = {"losses": results[0]["losses"], "arrays": whole(list(results)), "answers": answers}
     return found
@@ -249,7 +262,7 @@ def two() -> dict[str, dict[str, Any]]:
 def same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
     """Fail unless who has which row is equal, and the rows are but for rounding."""
     assert sorted(found) == sorted(wanted)
-    assert len(found) == len(TABLES) * (len(STATES) + 2)
+    assert len(found) == len(TABLES) * (len(STATES) + 1 + any(name.endswith("momentum1") for name in wanted))
     for name, array in wanted.items():
         if name.rpartition(".")[2] in STATES:
             assert (found[name] == array).all(), name
@@ -257,14 +270,14 @@ def same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
             np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("kind", ["bags", "weighted", "sequences"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_training_is_what_plain_numpy_does(kind: str, one: dict[str, Any]) -> None:
-    wanted = expected(weighted=kind == "weighted")
+    wanted = expected(kind)
     np.testing.assert_allclose(one[kind]["losses"], wanted["losses"], rtol=1e-4)
     same(one[kind]["arrays"], wanted["arrays"])
 
 
-@pytest.mark.parametrize("kind", ["bags", "weighted", "sequences"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_in_a_pipeline_are_one_without(kind: str, one: dict[str, Any], two: dict[str, Any]) -> None:
     np.testing.assert_allclose(two[kind]["losses"], one[kind]["losses"], rtol=1e-5)
     same(two[kind]["arrays"], one[kind]["arrays"])
@@ -292,7 +305,7 @@ def test_rows_begin_as_those_of_other_tables_do() -> None:
 
 def test_a_whole_table_answers_from_an_array(one: dict[str, Any]) -> None:
     import torch
-    from torchrec import EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
+    from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
 
     from bigembed import managed
 
@@ -305,7 +318,7 @@ def test_a_whole_table_answers_from_an_array(one: dict[str, Any]) -> None:
         )
         residents[name] = managed.Residents(name, rows, RULES[name], managed.FreshRows(name, DIM, SEED, REACH))
         residents[name].look_up_in(arrays[f"{name}.ids"])
-    module = managed.bags(configs, residents, torch.device("cpu")).eval()
+    module = managed.bags(EmbeddingBagCollection(tables=configs), residents).eval()
     assert {key.rpartition(".")[0].rpartition(".")[2] for key in module.state_dict()} == set(TABLES)
     for name in TABLES:
         module._embedding_module.embedding_bags[name].weight.data = torch.from_numpy(arrays[f"{name}.weight"])

@@ -245,8 +245,8 @@ def test_rows_and_pieces_of_a_word_go_together():
 
 
 def test_what_has_no_row_of_its_own_is_refused():
-    encoder = table(["the"], ngrams=2)
-    for token in ("films", "</s>"[:1]):
+    encoder = table(["the"], ngrams=2, min_n=4)
+    for token in ("films", "a"):
         with pytest.raises(UserError, match=f"'{token}' has no row of its own in this table"):
             encoder.row_of(token)
     for token, count in (("", 0), ("  ", 0), ("the good film", 3)):
@@ -316,26 +316,29 @@ def test_vectors_of_words_are_those_that_fasttext_wrote(data_dir, russian):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Return a classifier that the fastText library trained on words, their n-grams and runs of three words."""
+def library(tmp_path_factory):
+    """Return a model of the fastText library, of runs of three words, whose rows are random, and these rows."""
     fasttext = pytest.importorskip("fasttext")
     path = tmp_path_factory.mktemp("fasttext") / "train.txt"
-    path.write_text("__label__0 the film is good\n__label__1 naïve 漢字 film\n" * 5)
-    return fasttext.train_supervised(str(path), dim=4, wordNgrams=3, minn=2, maxn=4, bucket=500, thread=1, verbose=0)
+    path.write_text("__label__0 the film is good\n__label__1 naïve 漢字 film\n")
+    options = dict(wordNgrams=3, minn=2, maxn=4, bucket=500)
+    model = fasttext.train_supervised(str(path), dim=4, epoch=0, verbose=0, **options)
+    rows = np.random.default_rng(0).random((len(model.get_words()) + 500, 4), np.float32)
+    model.set_matrices(rows, np.zeros((2, 4), np.float32))
+    return model, rows
 
 
 @given(st.lists(wild | st.sampled_from(["the", "film", "漢字", "</s>"]), max_size=6))
-def test_texts_are_encoded_as_by_the_fasttext_library(trained, parts):
-    words = trained.get_words()
+def test_texts_are_encoded_as_by_the_fasttext_library(library, parts):
+    model, matrix = library
+    words = model.get_words()
     encoder = table(words, tokens=Tokens.whitespace, lower=False, ngrams=3, min_n=2, max_n=4, buckets=500)
-    # What is white space differs, a zero byte ends a word of fastText's, and what follows the end of a line is not read.
-    tokens = [part for part in parts if part and not any(letter.isspace() or letter < "!" for letter in part)]
-    tokens = tokens[: tokens.index("</s>") + 1] if "</s>" in tokens else tokens
-    tokens = [token for token in tokens if tokenize(token, "whitespace", lower=False) == [token]]
+    # Other characters are white space to fastText, and it reads no further than the end of a line, which it adds.
+    tokens = [part for part in parts if "\0" not in part and tokenize(part, "whitespace", lower=False) == [part]]
+    tokens = tokens[: tokens.index("</s>")] if "</s>" in tokens else tokens
     for token in tokens:
-        pieces, rows = trained.get_subwords(token)
+        pieces, rows = model.get_subwords(token)
         assert rows.tolist() == encoder.rows_of(token).tolist()
         assert pieces == ([token] if token in words else []) + encoder.pieces_of(token)
-    (rows,), *_ = encoded(encoder, [" ".join(tokens)])
-    vector = trained.get_input_matrix()[rows].mean(0) if rows else np.zeros(4)
-    np.testing.assert_allclose(trained.get_sentence_vector(" ".join(tokens)), vector, atol=1e-6)
+    (rows,), *_ = encoded(encoder, [" ".join([*tokens, "</s>"])])
+    np.testing.assert_allclose(model.get_sentence_vector(" ".join(tokens)), matrix[rows].mean(0), atol=1e-6)

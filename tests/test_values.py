@@ -465,6 +465,16 @@ def test_lists_of_texts_taken_whole_are_words_and_unseen_ones_have_row_0(tmp_pat
     assert again.row_of("New York") == 2
 
 
+@given(texts.filter(any), st.booleans())
+def test_every_whole_text_of_a_vocabulary_is_found_again(values, lower):
+    values += ["\x00", "\x01A"]
+    encoder = build("t", VocabTable(tokens=Tokens.whole, lower=lower), [open_values(pa.array(values), "x")])
+    rows = encoder.encode(open_values(pa.array(values), "x"), np.arange(len(values))).ids
+    assert rows.lengths.tolist() == [int(value != "") for value in values]
+    words = [None, *encoder.words().to_pylist()]
+    assert [words[row] for row in rows.values] == [tokenize(text, "whole", lower=lower)[0] for text in values if text]
+
+
 def test_a_saved_vocabulary_of_numbers_comes_back_the_same(tmp_path):
     column = open_values(pa.array([[2**63, 7], [7], []], pa.list_(pa.uint64())), "x")
     encoder = build("t", VocabTable(ngrams=2, buckets=1000), [column])

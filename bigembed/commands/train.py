@@ -9,7 +9,7 @@ from shlex import quote
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bigembed import run
+from bigembed import growth, run
 from bigembed.config import compose, saved
 from bigembed.config.check import check
 from bigembed.config.schema import GeneratedData, IdsTable, Job, Which
@@ -24,7 +24,7 @@ from bigembed.signals import Stopped, watch
 if TYPE_CHECKING:
     from bigembed.ranks import Ranks
 
-RESUME = "resume="
+RESUME, GROW = "resume=", "grow="
 AUTO = "resume=auto"
 Done = tuple[Job, Path, dict[str, Any]]
 
@@ -59,6 +59,11 @@ def _lead(arguments: list[str], ranks: "Ranks | None") -> None:
         others = [argument for argument in arguments if not argument.startswith(RESUME)]
         _train(*_continued(Path(resumed[-1].removeprefix(RESUME)), others), ranks)
         return
+    grown = [argument for argument in arguments if argument.startswith(GROW)]
+    if grown:
+        before = Path(grown[-1].removeprefix(GROW))
+        others = [argument for argument in arguments if not argument.startswith(GROW)]
+        arguments = growth.begin_from(saved.load(before), before, others)
     sweep = "-m" in arguments or "--multirun" in arguments
     if sweep and any(argument.startswith("hydra.run.dir=") for argument in arguments):
         raise UserError(
@@ -78,6 +83,7 @@ def _begin(done: list[Done], auto: bool, ranks: "Ranks | None", job: Job, folder
     folder = _before_the_restart(folder, ranks) if ranks and auto else folder
     new = not (auto and (folder / saved.NAME).exists())
     if new:
+        growth.check_growth(job, folder)
         run.claim(folder, job)
     else:
         _check_same(saved.load(folder), job, folder, "resume=auto")

@@ -15,6 +15,9 @@ COMMAND_OPTIONS = {
     "evaluate": schema.EvaluateOptions,
     "predict": schema.PredictOptions,
     "export": schema.ExportOptions,
+    "inspect": schema.InspectOptions,
+    "explain": schema.ExplainOptions,
+    "advise": schema.AdviseOptions,
 }
 BESIDES = {
     "hydra.run.dir=DIR": "The run folder; otherwise outputs/DATE/TIME.",

@@ -386,14 +386,16 @@ class TokenizerTable(TableConfig):
     )
     vocab_size: int = option(
         30_000,
-        "Pieces of the trained tokenizer, at most. Unused where path names a file.",
+        "Pieces of the trained tokenizer, at most; refused where wordpiece or unigram find more different characters. Unused where path names a file.",
         minimum=300,
         maximum=10_000_000,
     )
     min_frequency: int = option(
         2, "Pairs and words seen less often make no piece (bpe, wordpiece). Unused where path names a file.", minimum=1
     )
-    lower: bool = option(False, "Lower-case the text first. Unused where path names a file.")
+    lower: bool = option(
+        False, "Lower-case the text first; wordpiece takes accents off as well. Unused where path names a file."
+    )
 
 
 @dataclass(slots=True)
@@ -677,7 +679,8 @@ class Job:
     plan: PlanConfig = option(PlanConfig, "The cluster that is planned for.")
     runtime: RuntimeConfig = option(RuntimeConfig, "The machine.")
     grow: str | None = option(
-        None, "Run folder to grow from: its options are taken where no others are given, and its rows keep what they learned."
+        None,
+        "Run folder to grow from: its options are taken where no others are given, and its rows keep what they learned.",
     )
     grow_drop: bool = option(False, "With grow: rows of that run that find no place in this one may be lost.")
 
@@ -728,3 +731,69 @@ class PlanOptions:
     picture: str | None = option(
         None, "HTML file to draw the ranks with their tables to, as bars of memory and of time."
     )
+
+
+@dataclass(slots=True)
+class InspectOptions:
+    """What ``bigembed inspect`` takes: with a run, options of its job besides; without one, what ``bigembed train`` takes."""
+
+    run: str | None = option(None, "Run folder; null: a job that has not run, its tables learned from the data first.")
+    part: str = option("train", "Part of the data to look at: train (without the validation part), validation or test.")
+    collision_rate: float = option(
+        0.01,
+        "Share of values that may share their rows with others; the rows that this takes are told.",
+        above=0.0,
+        below=1.0,
+    )
+    exact: int = option(
+        1 << 22,
+        "Different values of a table that are counted exactly, 48 bytes each; of more, a sample of rows is kept, and their number is "
+        "an estimate (HyperLogLog).",
+        minimum=1024,
+    )
+    top: int = option(10, "How many of the most frequent values to name.", minimum=1)
+    out: str | None = option(None, "JSON file to write everything to that is told.")
+    picture: str | None = option(None, "HTML file to draw to: frequencies, shared rows by frequency, norms of rows.")
+    checkpoint: Which | None = option(None, "best or last; null: the one that training judged by (trainer.test_with).")
+
+
+@dataclass(slots=True)
+class ExplainOptions:
+    """What ``bigembed explain`` takes; options of the job, such as data.path, can be given besides."""
+
+    run: str = option(MISSING, "Run folder.")
+    word: str | None = option(None, "A word, value or number: its rows are told. Either word or row.")
+    row: int | None = option(
+        None, "A row: the values of the data that have it are told, the most frequent first.", minimum=0
+    )
+    table: str | None = option(None, "Table; null: the only one.")
+    part: int = option(0, "For row: which part of a table that has several.", minimum=0)
+    limit: int = option(20, "For row: how many values to name.", minimum=1)
+    out: str | None = option(None, "JSON file to write the same to.")
+    checkpoint: Which | None = option(None, "best or last; null: the one that training judged by (trainer.test_with).")
+
+
+@dataclass(slots=True)
+class AdviseOptions:
+    """What ``bigembed advise`` takes besides the choices and options of ``bigembed train``."""
+
+    memory_mib: float = option(512.0, "Memory (MiB) for all tables together, with the optimizer's state.", above=0.0)
+    sample: int = option(100_000, "Training rows to look at.", minimum=1)
+    mixed: float = option(
+        0.1,
+        "Share of a row's occurrences that may be other values', on average over occurrences; hashed tables and the buckets of n-grams "
+        "are made so large, and as many occurrences may be of unknown words.",
+        above=0.0,
+        below=1.0,
+    )
+    stream: bool = option(False, "New values go on coming after training: managed tables are proposed.")
+    out: str | None = option(None, "JSON file to write everything to that is told.")
+    sweep: str | None = option(
+        None,
+        "Folder to train in what could be proposed, kind by kind and size by size, one after the other; it then holds curves.json and "
+        "curves.html, accuracy on the validation part against bytes. Runs that are there already are not made again.",
+    )
+    sizes: int = option(
+        3, "For sweep: sizes, each a quarter of the one before; the first is what the proposal takes.", minimum=1
+    )
+    seeds: int = option(1, "For sweep: runs of each kind and size, with other seeds.", minimum=1)

@@ -18,7 +18,7 @@ from bigembed.encoders.text import Rules, hash_words, next_token, spell
 from bigembed.hashing import finish, reduce
 from bigembed.ragged import Ragged
 
-_FNV_BASIS, _FNV_PRIME = np.uint32(2166136261), np.uint32(16777619)
+BASIS32, _PRIME32 = np.uint32(2166136261), np.uint32(16777619)
 _RUN = np.uint64(116049371)  # fastText's factor in the hash of a run of words
 _BEGIN, _END = b"<>"
 _UNSALTED, _HALF, _LOW = np.uint64(0), np.uint64(32), np.uint64(0xFFFFFFFF)
@@ -139,17 +139,17 @@ def _doubled(array: np.ndarray, used: int) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
-def _feed(hashed: np.uint32, byte: np.uint8) -> np.uint32:
-    """Return fastText's hash, at first ``_FNV_BASIS``, after one more byte."""
-    return np.uint32((hashed ^ np.uint32(np.int8(byte))) * _FNV_PRIME)
+def feed32(hashed: np.uint32, byte: np.uint8) -> np.uint32:
+    """Return fastText's hash, at first ``BASIS32``, after one more byte."""
+    return np.uint32((hashed ^ np.uint32(np.int8(byte))) * _PRIME32)
 
 
 @numba.njit(nogil=True, cache=True)
 def _fnv(letters: np.ndarray, begin: int, end: int) -> np.uint32:
     """Return fastText's hash of some bytes."""
-    hashed = _FNV_BASIS
+    hashed = BASIS32
     for i in range(begin, end):
-        hashed = _feed(hashed, letters[i])
+        hashed = feed32(hashed, letters[i])
     return hashed
 
 
@@ -171,12 +171,12 @@ def _write_pieces(letters: np.ndarray, size: int, shape: Shape, ids: np.ndarray,
     for i in range(size):
         if letters[i] & 0xC0 == 0x80:
             continue
-        at, hashed = i, _FNV_BASIS
+        at, hashed = i, BASIS32
         for n in range(1, shape.max_n + 1):
             if at == size:
                 break
             while True:
-                hashed = _feed(hashed, letters[at])
+                hashed = feed32(hashed, letters[at])
                 at += 1
                 if letters[at] & 0xC0 != 0x80:
                     break

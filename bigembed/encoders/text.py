@@ -378,6 +378,25 @@ def next_token(at: int, end: int, rules: Rules) -> tuple[int, int, np.uint64]:
 
 
 @numba.njit(nogil=True, cache=True)
+def whole_text(at: int, end: int, rules: Rules) -> np.uint64:
+    """Return the state of the hash of a text taken whole; the same as ``next_token`` gives, faster."""
+    fast, state = rules.fast, BASIS
+    while at < end:
+        byte = uint8_of(fast, uint8_at(at))
+        if byte > _STOP:
+            state = feed(state, np.uint64(byte))
+            at += 1
+            continue
+        _, code, size = _read(at, end, rules)
+        encoded, count = _utf8(code)
+        for _ in range(count):
+            state = feed(state, np.uint64(encoded & 0xFF))
+            encoded >>= 8
+        at += size
+    return state
+
+
+@numba.njit(nogil=True, cache=True)
 def spell(at: int, end: int, rules: Rules, out: np.ndarray, used: int) -> int:
     """Write the normalised bytes of the token between two addresses to ``out`` from ``used`` on; return where they end.
 

@@ -17,10 +17,11 @@ from bigembed.config.schema import TextTable
 from bigembed.encoders.columns import Column, Spans
 from bigembed.encoders.encoder import Encoded, Encoder, Ids
 from bigembed.encoders.text import Tokenizer
-from bigembed.encoders.values import TEXTS, VALUES, hash_values, kind_of, open_values
+from bigembed.encoders.values import TEXTS, hash_values, kind_of, open_values
 from bigembed.errors import UserError
 from bigembed.hashing import combine, reduce
 from bigembed.ragged import Ragged
+from bigembed.wishes import VALUES
 
 
 class TokenEncoder(Encoder):
@@ -60,7 +61,7 @@ class TokenEncoder(Encoder):
             Naming both.
         """
         made_for, given = self.learned["values"], kind_of(column)
-        if made_for != given:
+        if made_for != given and column.empty() < len(column):  # lists that are all empty hold neither
             raise UserError(
                 f"feature '{feature}': column '{column.name}' of the {part} holds {given}, but tables.{table} was "
                 f"made for {made_for}, which have other rows; convert the column"
@@ -82,8 +83,7 @@ class TokenEncoder(Encoder):
                 numbers.append([_number(word) for word in text.split()])
             except UserError as error:
                 raise UserError(f"{name(number)}: {error}") from None
-        signed = all(each < 1 << 63 for row in numbers for each in row)
-        return pa.array(numbers, pa.list_(pa.int64() if signed else pa.uint64()))
+        return pa.array(numbers, pa.list_(pa.int64()))
 
     def encode_spans(self, spans: Spans, dtype: Any = np.int64) -> Encoded:
         """Return values in memory as rows of the table, of ``dtype`` int64 or int32."""
@@ -136,12 +136,12 @@ def _last(part: Ids, elements: int) -> Ids:
 
 
 def _number(word: str) -> int:
-    """Return a whole number that was typed."""
+    """Return a whole number that was typed; one of 2**63 and more by its bits, by which it is hashed."""
     plain = word.removeprefix("-")
     value = int(word) if plain.isascii() and plain.isdecimal() and len(plain) < 21 else 1 << 64
     if not -(1 << 63) <= value < 1 << 64:
         raise UserError(f"'{word}' is no whole number of 64 bits")
-    return value
+    return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def settings_of_tokens(config: TextTable) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from bigembed.config.schema import Tokens
 from bigembed.encoders.columns import BYTES, Column, Spans
 from bigembed.encoders.ids import IdsColumn, read
 from bigembed.encoders.lists import is_list
-from bigembed.encoders.text import Rules, TextColumn, Tokenizer, hash_words, is_text, next_token
+from bigembed.encoders.text import Rules, TextColumn, Tokenizer, hash_words, is_text, next_token, whole_text
 from bigembed.encoders.text_lists import TextListColumn
 from bigembed.errors import UserError
 from bigembed.hashing import combine, finish, hash_integers, mix
@@ -155,16 +155,8 @@ def hash_values(spans: Spans, tokenizer: Tokenizer, salt: int = 0) -> Ragged:
     if spans.dtype != BYTES:
         numbers = read(spans)
         return Ragged(hash_numbers(numbers.values, salt), numbers.offsets)
-    spans = tokenizer.prepare(spans)
-    # Room for tokens of four bytes, which English has with its spaces; more is made when a text does not fit.
-    hashes = np.empty(len(spans.begin) if tokenizer.whole else spans.size // 4 + 16, np.uint64)
-    offsets = np.zeros(len(spans.begin) + 1, np.int64)
-    salted, row, used = np.uint64(mix(np.uint64(salt))), 0, 0
-    while True:
-        row, used = _hash_tokens(spans.begin, spans.end, tokenizer.rules, salted, hashes, offsets[1:], row, used)
-        if row == len(spans.begin):
-            return Ragged(hashes[:used], offsets if spans.rows is None else offsets[spans.rows])
-        hashes = np.concatenate([hashes[:used], np.empty(2 * len(hashes) - used, np.uint64)])
+    hashed = _whole(spans, tokenizer, salt) if tokenizer.whole else _tokens(tokenizer.prepare(spans), tokenizer, salt)
+    return hashed if spans.rows is None else Ragged(hashed.values, hashed.offsets[spans.rows])
 
 
 def hash_numbers(values: np.ndarray, salt: int = 0) -> np.ndarray:
@@ -198,6 +190,29 @@ def numbers_of(words: pa.StringArray) -> np.ndarray:
     return signed + unsigned.view(np.int64)
 
 
+def _whole(spans: Spans, tokenizer: Tokenizer, salt: int) -> Ragged:
+    """Return the hash of each span, none of an empty one."""
+    hashes, offsets = np.empty(len(spans.begin), np.uint64), np.zeros(len(spans.begin) + 1, np.int64)
+    used = _hash_whole(spans.begin, spans.end, tokenizer.rules, _salted(salt), hashes, offsets[1:])
+    return Ragged(hashes[:used], offsets)
+
+
+def _tokens(spans: Spans, tokenizer: Tokenizer, salt: int) -> Ragged:
+    """Return the hashes of the tokens of each span."""
+    # Room for tokens of four bytes, which English has with its spaces; more is made when a text does not fit.
+    hashes, offsets = np.empty(spans.size // 4 + 16, np.uint64), np.zeros(len(spans.begin) + 1, np.int64)
+    row = used = 0
+    while True:
+        row, used = _hash_tokens(spans.begin, spans.end, tokenizer.rules, _salted(salt), hashes, offsets[1:], row, used)
+        if row == len(spans.begin):
+            return Ragged(hashes[:used], offsets)
+        hashes = np.concatenate([hashes[:used], np.empty(2 * len(hashes) - used, np.uint64)])
+
+
+def _salted(salt: int) -> np.uint64:
+    return np.uint64(mix(np.uint64(salt)))
+
+
 def _hash_crossed(spans: Spans, tokenizer: Tokenizer, salt: int) -> Ragged:
     whole = Tokenizer(Tokens.whole, lower=tokenizer.lower)
     first, *others = (hash_values(each, whole, salt) for each in (replace(spans, others=()), *spans.others))
@@ -215,6 +230,20 @@ def _hash_crossed(spans: Spans, tokenizer: Tokenizer, salt: int) -> Ragged:
 def _combine(left: np.ndarray, right: np.ndarray) -> None:
     for i in range(len(left)):
         left[i] = max(combine(left[i], right[i]), _ONE)
+
+
+@numba.njit(nogil=True, cache=True)
+def _hash_whole(
+    begin: np.ndarray, end: np.ndarray, rules: Rules, salt: np.uint64, hashes: np.ndarray, ends: np.ndarray
+) -> int:
+    """Hash each text that is not empty; return how many these are."""
+    used = 0
+    for row in range(len(begin)):
+        if begin[row] < end[row]:
+            hashes[used] = finish(whole_text(begin[row], end[row], rules), salt)
+            used += 1
+        ends[row] = used
+    return used
 
 
 @numba.njit(nogil=True, cache=True)

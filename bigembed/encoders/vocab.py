@@ -96,12 +96,20 @@ class VocabEncoder(TokenEncoder):
 
     def encode_hashes(self, hashed: Ragged, dtype: Any, distinct: bool = False) -> Encoded:
         """Return tokens by their hashes as the rows of words and of n-grams; see ``TokenEncoder``."""
-        ngrams = self.config.ngrams
-        grams = np.uint64(self.word_rows[1]), np.uint64(_grams(self.config))
-        rows, offsets = np.empty(len(hashed.values) * ngrams, dtype), np.zeros_like(hashed.offsets)
-        _look_up(hashed.values, hashed.offsets, self._slots, *grams, ngrams, rows, offsets[1:])
-        ids = Ragged(rows[: offsets[-1]], offsets)
+        rows = np.empty(len(hashed.values), dtype)
+        _look_up(hashed.values, self._slots, rows)
+        ids = Ragged(rows, hashed.offsets)
+        if self.config.ngrams > 1:
+            ids = self._with_grams(hashed, ids)
         return Encoded((Ids(ids.distinct() if distinct else ids),), hashed.lengths.astype(np.int32))
+
+    def _with_grams(self, hashed: Ragged, words: Ragged) -> Ragged:
+        """Return the rows of words, each followed by those of the n-grams that end at it."""
+        ngrams, offsets = self.config.ngrams, np.zeros_like(hashed.offsets)
+        rows = np.empty(len(words.values) * ngrams, words.values.dtype)
+        grams = np.uint64(self.word_rows[1]), np.uint64(_grams(self.config)), ngrams
+        _add_grams(hashed.values, hashed.offsets, words.values, *grams, rows, offsets[1:])
+        return Ragged(rows[: offsets[-1]], offsets)
 
 
 def count_words(
@@ -210,10 +218,17 @@ def _counter_of(columns: Sequence[Column]) -> Callable[[], Any]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _look_up(
+def _look_up(hashes: np.ndarray, slots: np.ndarray, rows: np.ndarray) -> None:
+    """Write the rows of words, 0 for unknown ones."""
+    for i in range(len(hashes)):
+        rows[i] = slots[slot_of(slots, hashes[i]), 1]
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_grams(
     hashes: np.ndarray,
     offsets: np.ndarray,
-    slots: np.ndarray,
+    words: np.ndarray,
     first_gram: np.uint64,
     gram_rows: np.uint64,
     ngrams: int,
@@ -225,13 +240,12 @@ def _look_up(
     used = 0
     for row in range(len(ends)):
         for i in range(offsets[row], offsets[row + 1]):
-            hashed = hashes[i]
-            rows[used] = slots[slot_of(slots, hashed), 1]
+            rows[used] = words[i]
             # grams[k] is the n-gram of k + 1 tokens that ended at the token before.
             longest = min(i - offsets[row], ngrams - 1)
             for k in range(longest, 0, -1):
-                grams[k] = combine(grams[k - 1], hashed)
+                grams[k] = combine(grams[k - 1], hashes[i])
                 rows[used + k] = first_gram + reduce(grams[k], gram_rows)
-            grams[0] = hashed
+            grams[0] = hashes[i]
             used += 1 + longest
         ends[row] = used

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from bigembed.admission import GROUP, rows_of
-from bigembed.config.schema import HashedTable, TextTable
+from bigembed.config.schema import HashedTable, TextTable, Tokens
 from bigembed.encoders import Encoded, Encoder, HashedEncoder, IdsEncoder, VocabEncoder
 from bigembed.encoders.bucketized import BucketizedEncoder
 from bigembed.encoders.columns import Spans
@@ -18,6 +18,7 @@ from bigembed.encoders.ids import read
 from bigembed.encoders.managed import ManagedEncoder
 from bigembed.encoders.mixed import MixedEncoder
 from bigembed.encoders.subword import SubwordEncoder
+from bigembed.encoders.text import Tokenizer
 from bigembed.encoders.tokenizer import TokenizerEncoder
 from bigembed.encoders.tokens import TokenEncoder, elements_of
 from bigembed.encoders.values import hash_numbers, hash_values
@@ -51,7 +52,7 @@ class Elements:
     parts : tuple of Rows
         Their rows of each part of the table; none where only a checkpoint knows them.
     tokens : int
-        How many of the elements are no n-grams.
+        How many of the elements are no n-grams; of a table of pieces, the words that they are pieces of.
     unknown : int
         How many of the tokens have no row that tells them from others, in a table that knows words.
     """
@@ -88,9 +89,10 @@ def reader_of(encoder: Encoder, residents: np.ndarray | None = None) -> Callable
     callable
         From spans of samples to ``Elements``.
     """
-    if isinstance(encoder.config, TextTable) and encoder.config.distinct:
+    config = encoder.config
+    if isinstance(config, TextTable) and config.distinct:
         encoder = copy.copy(encoder)
-        encoder.config = replace(encoder.config, distinct=False)
+        encoder.config = replace(config, distinct=False)
     if isinstance(encoder, ManagedEncoder):
         return lambda spans: _managed(encoder, spans, residents)
     for kind, read_kind in READERS.items():
@@ -179,13 +181,19 @@ def _rows(encoder: Encoder, spans: Spans) -> Elements:
     return Elements(hashes, _keys(OWN, rows.values), (part,), len(rows.values))
 
 
+def _pieces(encoder: TokenizerEncoder, spans: Spans) -> Elements:
+    """Read the pieces of texts; tokens are their words, by white space, so that pieces a word can be told."""
+    words = hash_values(spans, Tokenizer(Tokens.whitespace))
+    return replace(_rows(encoder, spans), tokens=len(words.values))
+
+
 READERS: dict[type[Encoder], Callable[[Any, Spans], Elements]] = {
     HashedEncoder: _hashed,
     CompositionalEncoder: _compositional,
     MixedEncoder: _vocab,
     VocabEncoder: _vocab,
     SubwordEncoder: _subword,
-    TokenizerEncoder: _rows,
+    TokenizerEncoder: _pieces,
     IdsEncoder: _rows,
     BucketizedEncoder: _rows,
 }

@@ -1,6 +1,6 @@
 """The raw values behind hashes and rows, found again in the data: only for what is shown."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,6 +58,7 @@ def values_of_row(
     index: np.ndarray | None = None,
     limit: int = 20,
     residents: np.ndarray | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Value], int, int]:
     """Return the raw values that have a row among theirs, the most frequent first.
 
@@ -75,6 +76,8 @@ def values_of_row(
         How many values to name.
     residents : ndarray, shape (rows,), int64, optional
         The values of a managed table's rows.
+    progress : callable, optional
+        Called with the number of rows done, after every few megabytes.
 
     Returns
     -------
@@ -93,6 +96,8 @@ def values_of_row(
             if value not in found:
                 found[value] = _place(elements, int(having[at]), column, first, index)
             found[value].count += count
+        if progress is not None:
+            progress(first + len(spans))
     shown = sorted(found.items(), key=lambda item: (-item[1].count, item[0]))[:limit]
     values = [Value(_text_at(encoder, place), place.count, value) for value, place in shown]
     return values, len(found), sum(place.count for place in found.values())
@@ -107,7 +112,9 @@ def texts_of(encoder: Encoder, spans: Spans) -> list[str]:
     tokens, config = _tokens_of(encoder.config, spans), encoder.config
     ngrams = config.ngrams if isinstance(config, TextTable) else 1
     return [
-        " ".join(tokens[i - length + 1 : i + 1]) for i in range(len(tokens)) for length in range(1, min(i + 1, ngrams) + 1)
+        " ".join(tokens[i - length + 1 : i + 1])
+        for i in range(len(tokens))
+        for length in range(1, min(i + 1, ngrams) + 1)
     ]
 
 
@@ -122,9 +129,7 @@ def _word_of(encoder: Encoder, key: int) -> str | None:
     return str(row) if words is None else words[row - encoder.word_rows[0]].as_py()
 
 
-def _find(
-    encoder: Encoder, wanted: np.ndarray, columns: Sequence[Column], index: np.ndarray | None
-) -> dict[int, str]:
+def _find(encoder: Encoder, wanted: np.ndarray, columns: Sequence[Column], index: np.ndarray | None) -> dict[int, str]:
     texts: dict[int, str] = {}
     read_block = reader_of(encoder)
     for column, first, spans in _blocks(columns, index):
@@ -173,7 +178,9 @@ def _tokens_of(config: Any, spans: Spans) -> list[str]:
     if spans.dtype != BYTES:
         numbers = read(spans).values
         return [str(number) for number in (numbers.view(np.uint64) if spans.dtype == np.uint64 else numbers).tolist()]
-    return [token for text in spans.texts() for token in tokenize(text, config.tokens.name, config.pattern, config.lower)]
+    return [
+        token for text in spans.texts() for token in tokenize(text, config.tokens.name, config.pattern, config.lower)
+    ]
 
 
 def _numbers_of_row(

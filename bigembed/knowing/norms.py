@@ -94,7 +94,10 @@ def read_weights(table: Any, first: First, touched: Any) -> Weights:
         began = np.empty_like(block)
         hashing.fill_uniform(began, first.seed, first.stream, start, 0, dim, first.low, first.high)
         as_begun = np.all(block == _rounded(began, table), axis=1)
-        norms, has = np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64)).astype(np.float32), touched(start, stop)
+        norms, has = (
+            np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64)).astype(np.float32),
+            touched(start, stop),
+        )
         found.touched.add(norms[has])
         found.untouched.add(norms[~has])
         found.first_touched += int((as_begun & has).sum())
@@ -113,7 +116,11 @@ def _rounded(values: np.ndarray, table: Any) -> np.ndarray:
 def _middle(bins: np.ndarray) -> np.ndarray:
     """Return the middle of bins (float32)."""
     half = np.uint32(1 << (31 - _BITS))
-    return (bins.astype(np.uint32) << np.uint32(32 - _BITS) | np.where(bins, half, np.uint32(0))).astype(np.uint32).view(np.float32)
+    return (
+        (bins.astype(np.uint32) << np.uint32(32 - _BITS) | np.where(bins, half, np.uint32(0)))
+        .astype(np.uint32)
+        .view(np.float32)
+    )
 
 
 @numba.njit(nogil=True, cache=True)

@@ -1,0 +1,35 @@
+"""The job of a run as a command on other data takes it."""
+
+import re
+
+from bigembed.config import saved
+from bigembed.config.check import check
+from bigembed.config.schema import FilesData, Job
+from bigembed.errors import UserError
+
+ALLOWED = r"(data|runtime)\..*|features\.[^.]*\.column=.*"
+
+
+def on_other_data(job: Job, overrides: list[str], command: str) -> tuple[Job, bool]:
+    """Return the job of a run with overrides for ``command``, and whether its data is other than that of the run.
+
+    Raises
+    ------
+    UserError
+        An override changes what the run is.
+    """
+    for text in overrides:
+        if not re.fullmatch(ALLOWED, text):
+            raise UserError(
+                f"{text} cannot be changed for bigembed {command}; what can: data.…, runtime.… and features.NAME.column"
+            )
+    elsewhere = any(text.startswith("data.") for text in overrides)
+    if elsewhere:
+        if not isinstance(job.data, FilesData) and any(text.startswith("data.path=") for text in overrides):
+            job.data = FilesData()  # a run on generated reviews, asked about real ones
+        if isinstance(job.data, FilesData):
+            job.data.hub = None
+    job.sharding.plan = None  # made for the ranks that trained
+    job = saved.override(job, overrides)
+    check(job)
+    return job, elsewhere

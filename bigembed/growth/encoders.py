@@ -1,0 +1,116 @@
+"""What is learned from the data: of a run that grows, what is not known from the other run; new words come to a vocabulary."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bigembed import encoders
+from bigembed.config import saved
+from bigembed.config.schema import Job, MixedTable, SubwordTable, VocabTable
+from bigembed.encoders import Column, Encoder, Scale, learn_scale
+from bigembed.encoders.vocab import choose_words, count_words
+from bigembed.errors import UserError
+from bigembed.run import ENCODERS, SCALES
+
+MOST_BYTES = 1 << 31  # of words: their places in Arrow's text arrays have 32 bits
+
+
+def learn(
+    job: Job,
+    name: str,
+    columns: Sequence[Column],
+    index: np.ndarray | None,
+    threads: int,
+    progress: Callable[[int], None] | None,
+) -> Encoder:
+    """Make the encoder of a table of a new run; where that grows from another one with this table, from the encoder there.
+
+    A vocabulary keeps its words, or with ``job.grow_drop`` those that it would learn again, and gets the frequent new ones of
+    the columns, as far as ``max_size`` allows; it is then in the order of their counts in the columns. Everything else that
+    was learned is taken over as it is.
+
+    Parameters
+    ----------
+    job : Job
+        The new run.
+    name : str
+        The table.
+    columns, index, threads, progress
+        As for ``bigembed.encoders.build``.
+
+    Raises
+    ------
+    UserError
+        As ``bigembed.encoders.build``; or the vocabulary would lose words unasked, or the other run's encoder is damaged.
+    """
+    config: Any = job.tables[name]
+    tables = {} if job.grow is None else saved.load(Path(job.grow)).tables
+    if name not in tables:
+        return encoders.build(name, config, columns, index, threads, progress)
+    before = encoders.load(tables[name], Path(str(job.grow)) / ENCODERS / name)
+    words, counts = pa.array([], pa.string()), np.empty(0, np.int64)
+    if isinstance(config, VocabTable | SubwordTable):
+        counted = count_words(config, columns, index, threads, progress)
+        words, counts = _merged(name, config, before, *counted, job.grow_drop)
+    return type(before).restore(config, before.learned, words, counts)
+
+
+def learn_scale_of(job: Job, name: str, table: pa.Table, index: np.ndarray | None) -> Scale:
+    """Learn how a dense feature is scaled; where the run that ``job`` grows from has it, it is scaled as there.
+
+    Raises
+    ------
+    UserError
+        As ``bigembed.encoders.learn_scale``, or the other run's file is damaged.
+    """
+    number = job.numbers[name]
+    before = None if job.grow is None else saved.load(Path(job.grow)).numbers.get(name)
+    if before is None or replace(before, column=number.column) != number:
+        return learn_scale(table[number.column], number, index)
+    path = Path(str(job.grow)) / ENCODERS / SCALES
+    try:
+        return Scale(**json.loads(path.read_text())[name])
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UserError(f"{path} is missing or damaged; take a copy of it, or grow from another run") from None
+
+
+def _merged(
+    name: str, config: Any, before: Encoder, words: pa.LargeStringArray, counts: np.ndarray, drop: bool
+) -> tuple[pa.StringArray, np.ndarray]:
+    """Return the words of a grown table and their counts, from those of before and the counted ones of the data."""
+    old = before.words()
+    assert old is not None
+    chosen, _ = choose_words(name, config, words, counts)
+    pinned = (
+        sum(config.blocks) if isinstance(config, MixedTable) else 0
+    )  # words whose place says how wide their rows are
+    fixed, free = old.slice(0, pinned), old.slice(pinned)
+    free = free.filter(pc.is_in(free, value_set=chosen)) if drop else free
+    kept = len(fixed) + len(free)
+    if config.max_size is not None and kept > config.max_size:
+        raise UserError(
+            f"tables.{name}.max_size is {config.max_size:,}, but there are {kept:,} words with learned rows to be kept; set it to that or "
+            f"more{'' if drop else ', or let rows be lost with grow_drop=true'}"
+        )
+    new = chosen.filter(pc.invert(pc.is_in(chosen, value_set=old)))
+    new = new if config.max_size is None else new.slice(0, config.max_size - kept)
+    rest = pa.concat_arrays([free.cast(pa.large_string()), new.cast(pa.large_string())])
+    table = pa.table({"word": rest, "count": _counts_of(rest, words, counts)})
+    table = table.sort_by([("count", "descending"), ("word", "ascending")])
+    merged = pa.concat_arrays([fixed.cast(pa.large_string()), *table["word"].chunks])
+    size = pc.sum(pc.binary_length(merged)).as_py()
+    if size >= MOST_BYTES:
+        raise UserError(f"the words of table '{name}' take {size} bytes, more than 2 GiB: raise min_count")
+    return merged.cast(pa.string()), np.concatenate([_counts_of(fixed, words, counts), table["count"].to_numpy()])
+
+
+def _counts_of(some: pa.Array, words: pa.LargeStringArray, counts: np.ndarray) -> np.ndarray:
+    """Return how often each of ``some`` words was counted (int64), 0 for those that were not."""
+    places = pc.fill_null(pc.index_in(some.cast(pa.large_string()), value_set=words), -1).to_numpy()
+    return np.where(places < 0, 0, counts[places]).astype(np.int64)
