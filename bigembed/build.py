@@ -8,9 +8,10 @@ import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed import hashing
+from bigembed.admission import check_shared
 from bigembed.config.physical import PartTable, physical
 from bigembed.config.placement import check_placement, kernels_of
-from bigembed.config.schema import Job, Kernel, Kind
+from bigembed.config.schema import Job, Kernel, Kind, ManagedTable
 from bigembed.errors import UserError
 from bigembed.model import Model
 from bigembed.optim import fuse
@@ -85,6 +86,8 @@ def given_plan(job: Job, rows: dict[str, int], runtime: Runtime) -> Plan:
                 f"{rows[name]:,} × {config.dim} of {config.dtype.name}; plan anew"
             )
         plans.check_layout(name, plan, where)
+        if isinstance(config, ManagedTable):
+            check_shared(name, table.rows, plan.world_size)
         check_planned(job, name, table.kind, table.kernel, plan.device)
     return plan
 

@@ -162,7 +162,7 @@ class Means(nn.Module):
         self.any, self.all, self.single = any(mean), all(mean), len(bags) == 1
         self.keys = len(keys)
         # What the lengths of the features of TorchRec are multiplied with, to be numbers of elements.
-        counted = torch.zeros(len(bags), len(keys))
+        counted = torch.zeros(len(bags), len(keys), device="cpu")  # its values are looked at, also for a model on meta
         for row, (_, name) in enumerate(bags):
             for part in counting_parts(job, job.features[name]) if mean[row] else ():
                 counted[row, keys.index(part_name(name, part))] = 1 / max(1, part.per_element)

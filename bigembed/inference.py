@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from bigembed.config.schema import DType, Job, Which
 from bigembed.encoders import Encoder, Scale
 from bigembed.errors import UserError
 from bigembed.examples import Examples, open_examples
+from bigembed.managed import residents_of
 from bigembed.model import Model
 from bigembed.optim import OF_TABLES, collections
 from bigembed.prepare import columns_of, load_encoders, load_scales
@@ -198,6 +200,8 @@ def _model(job: Job, checkpoint: Path, matrices: Mapping[str, np.ndarray]) -> Mo
         rows = rows.view(torch.bfloat16) if there.tables[name].dtype is DType.bf16 else rows
         module.weight = nn.Parameter(rows, requires_grad=False)
         assert module.weight.shape == matrices[name].shape
+    for name, residents in residents_of(model).items():
+        residents.look_up_in(run.read_array(checkpoint / "tables" / f"{name}.ids.npy"))
     tensors = load_file(checkpoint / "dense.safetensors")
     dense = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     missing, unexpected = model.load_state_dict(dense, strict=False)
@@ -213,5 +217,9 @@ def _tables(model: Model) -> dict[str, nn.Module]:
     return {
         name: module
         for collection in collections(model).values()
-        for name, module in getattr(collection, "embedding_bags", getattr(collection, "embeddings", {})).items()
+        for name, module in _modules(getattr(collection, "_embedding_module", collection)).items()
     }
+
+
+def _modules(collection: nn.Module) -> Any:
+    return getattr(collection, "embedding_bags", None) or collection.embeddings

@@ -14,14 +14,23 @@ from torchrec import (
 )
 from torchrec.modules.embedding_configs import BaseEmbeddingConfig
 
-from bigembed import heads
+from bigembed import heads, managed
+from bigembed.admission import Rules
 from bigembed.batch import Batch
 from bigembed.composition import Composition, feature_keys
 from bigembed.config.physical import physical
 from bigembed.config.placement import is_sequence
-from bigembed.config.schema import DType, Job
+from bigembed.config.schema import DType, Job, ManagedTable
 
 WEIGHTED = "w"  # ends the name of a module whose ids have weights
+MANAGED = "m"  # ends, or stands before that, where rows change hands
+# Whether rows change hands, and whether ids have weights, by the model's attribute; sums come in this order.
+BAGS = {
+    "tables": (False, False),
+    "weighted": (False, True),
+    "managed": (True, False),
+    "managed_weighted": (True, True),
+}
 DTYPES = {DType.fp32: DataType.FP32, DType.fp16: DataType.FP16, DType.bf16: DataType.BF16}
 
 
@@ -41,31 +50,44 @@ class Model(nn.Module):
     ----------
     tables, weighted : EmbeddingBagCollection or None
         The tables whose rows are added up, without and with a weight for every id.
-    sequences : ModuleDict of EmbeddingCollection
+    managed, managed_weighted : ManagedCollisionEmbeddingBagCollection or None
+        Those of them whose rows change hands.
+    sequences : ModuleDict of EmbeddingCollection and ManagedCollisionEmbeddingCollection
         The tables whose rows are looked up one by one, by width: TorchRec wants one in each.
     """
+
+    tables: Any
+    weighted: Any
+    managed: Any
+    managed_weighted: Any
 
     def __init__(self, job: Job, rows: dict[str, int], device: torch.device) -> None:
         super().__init__()
         there = physical(job)
         weighted = {there.features[key].table for key in feature_keys(job, weighted=True)}
-        bags: dict[bool, list[Any]] = {False: [], True: []}
+        bags: dict[tuple[bool, bool], list[Any]] = {key: [] for key in BAGS.values()}
         sequences: dict[str, list[Any]] = {}
-        for name in there.tables:
-            config = _config(there, name, rows[name])
+        residents = {}
+        for name, table in there.tables.items():
+            config, of = _config(there, name, rows[name]), (isinstance(table, ManagedTable), name in weighted)
+            if isinstance(table, ManagedTable):
+                residents[name] = _residents(job, name, table, rows[name])
             if is_sequence(there, name):
-                sequences.setdefault(f"{config.embedding_dim}{WEIGHTED * (name in weighted)}", []).append(config)
+                sequences.setdefault(f"{config.embedding_dim}{MANAGED * of[0]}{WEIGHTED * of[1]}", []).append(config)
             else:
-                bags[name in weighted].append(config)
-        self.tables = EmbeddingBagCollection(tables=bags[False], device=device) if bags[False] else None
-        self.weighted = (
-            EmbeddingBagCollection(tables=bags[True], is_weighted=True, device=device) if bags[True] else None
-        )
-        self.sequences = nn.ModuleDict(
-            {name: EmbeddingCollection(tables=configs, device=device) for name, configs in sequences.items()}
-        )
+                bags[of].append(config)
+        for attribute, (changing, with_weights) in BAGS.items():
+            configs = bags[changing, with_weights]
+            tables = (
+                EmbeddingBagCollection(tables=configs, is_weighted=with_weights, device=device) if configs else None
+            )
+            setattr(self, attribute, managed.bags(tables, residents) if tables and changing else tables)
+        self.sequences = nn.ModuleDict()
+        for name, configs in sequences.items():
+            collection = EmbeddingCollection(tables=configs, device=device)
+            self.sequences[name] = managed.sequences(collection, residents) if MANAGED in name else collection
         torch.manual_seed(job.seed)  # the first weights of projections and head
-        order = [config for each in (False, True) for config in bags[each]]
+        order = [config for configs in bags.values() for config in configs]
         self.composition = Composition(
             job, [(feature, config.embedding_dim) for config in order for feature in config.feature_names]
         )
@@ -84,8 +106,13 @@ class Model(nn.Module):
             sums.append(self.tables(batch.features).values())
         if self.weighted is not None:
             sums.append(self.weighted(batch.weighted).values())
+        if self.managed is not None:
+            sums.append(self.managed(batch.features)[0].values())
+        if self.managed_weighted is not None:
+            sums.append(self.managed_weighted(batch.weighted)[0].values())
         for name, module in self.sequences.items():
-            looked_up.append(module(batch.weighted if name.endswith(WEIGHTED) else batch.features))
+            found = module(batch.weighted if name.endswith(WEIGHTED) else batch.features)
+            looked_up.append(found[0] if MANAGED in name else found)
         vectors = self.composition(sums, looked_up, batch)
         return self.head(vectors[0], vectors[1], batch.seeds)
 
@@ -104,6 +131,12 @@ def _config(job: Job, name: str, rows: int) -> BaseEmbeddingConfig:
     return (
         EmbeddingConfig(**options) if is_sequence(job, name) else EmbeddingBagConfig(pooling=PoolingType.SUM, **options)
     )
+
+
+def _residents(job: Job, name: str, table: ManagedTable, rows: int) -> managed.Residents:
+    reach = 1 / table.dim if table.init_range is None else table.init_range
+    rules = Rules(table.policy, table.decay, table.min_count)
+    return managed.Residents(name, rows, rules, managed.FreshRows(name, table.dim, job.seed, reach))
 
 
 def _leave(weight: torch.Tensor) -> torch.Tensor:

@@ -37,13 +37,19 @@ DENSE_OPTIMIZERS = {
 EPS = 1e-8  # FBGEMM's; torch has 1e-10 for Adagrad. One for both, or the same job differs between them (mlcommons/training#622).
 
 
-OF_TABLES = ("tables.", "weighted.", "sequences.")  # what the names of the tables' parameters begin with
+OF_TABLES = (
+    "tables.",
+    "weighted.",
+    "managed.",
+    "managed_weighted.",
+    "sequences.",
+)  # what the names of the tables' parameters begin with
 DENSE_STATES = {"momentum1": "sum"}  # FBGEMM's name of a state, and the dense optimizers'
 
 
 def collections(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules that hold a model's tables, by their names in it."""
-    found = {name: getattr(model, name, None) for name in ("tables", "weighted")}
+    found = {name: getattr(model, name, None) for name in ("tables", "weighted", "managed", "managed_weighted")}
     found |= {f"sequences.{name}": module for name, module in model.sequences.items()}  # type: ignore[operator,union-attr]
     return {name: module for name, module in found.items() if module is not None}
 

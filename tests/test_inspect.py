@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -106,7 +107,9 @@ def test_a_tally_with_little_memory_keeps_a_sample_of_keys_and_the_frequent_valu
     known, sample = whole.sample(), small.sample()
     counted = dict(zip(known.hashes.tolist(), known.counts.tolist(), strict=True))
     assert 500 < len(sample) < 4096
-    assert all(counted[value] == count for value, count in zip(sample.hashes.tolist(), sample.counts.tolist(), strict=True))
+    assert all(
+        counted[value] == count for value, count in zip(sample.hashes.tolist(), sample.counts.tolist(), strict=True)
+    )
     assert set(sample.keys.tolist()) == set(known.take(np.isin(known.keys, sample.keys)).keys.tolist())
     assert np.isin(known.hashes[np.isin(known.keys, sample.keys)], sample.hashes).all()  # all values of a key, or none
     assert sample.shared().mean() == pytest.approx(known.shared().mean(), abs=0.05)
@@ -148,7 +151,12 @@ def test_touched_rows_are_noted_once() -> None:
 
 # ---------------------------------------------------------------- what tables see
 
-TEXTS = [f"the {a} was {b}, the {b} {c}" for a in ("film", "plot", "cast") for b in range(40) for c in ("bad", "good", "so so")]
+TEXTS = [
+    f"the {a} was {b}, the {b} {c}"
+    for a in ("film", "plot", "cast")
+    for b in range(40)
+    for c in ("bad", "good", "so so")
+]
 
 
 def looked_at(config: TableConfig, array: pa.Array, threads: int = 1) -> tuple[encoders.Encoder, encoders.Column, Seen]:
@@ -176,7 +184,7 @@ def test_shared_rows_are_those_that_plain_python_finds(config: HashedTable | Com
         tokens = tokenize(text)
         counts.update(tokens)
         if config.ngrams == 2:
-            counts.update(map(" ".join, zip(tokens, tokens[1:], strict=False)))
+            counts.update(map(" ".join, pairwise(tokens)))
     rows = {}
     for value in counts:
         parts = [part.rows.values.tolist() for part in encoder.encode_token(value).parts]
@@ -206,7 +214,11 @@ def test_shared_rows_are_those_that_plain_python_finds(config: HashedTable | Com
 
 def test_the_shares_of_many_values_are_those_expected() -> None:
     numbers = pa.array(np.random.default_rng(0).permutation(30_000))
-    for config in (HashedTable(buckets=40_000), HashedTable(buckets=300, functions=2), CompositionalTable(partitions=[200, 210])):
+    for config in (
+        HashedTable(buckets=40_000),
+        HashedTable(buckets=300, functions=2),
+        CompositionalTable(partitions=[200, 210]),
+    ):
         _, _, seen = looked_at(config, numbers)
         places, rows_for = places_of(config)
         found = shared_rows(seen.tally, places, 0.01, rows_for)
@@ -222,20 +234,30 @@ def test_the_wanted_rows_keep_the_wished_rate() -> None:
     for config in first:
         places, rows_for = places_of(config)
         rows = shared_rows(looked_at(config, numbers)[2].tally, places, 0.05, rows_for)["wanted"]["rows"]
-        larger = CompositionalTable(partitions=rows) if len(rows) == 2 else HashedTable(buckets=rows[0], functions=config.functions)
+        larger = (
+            CompositionalTable(partitions=rows)
+            if len(rows) == 2
+            else HashedTable(buckets=rows[0], functions=config.functions)
+        )
         measured = shared_rows(looked_at(larger, numbers)[2].tally, places_of(larger)[0], 0.05)["measured"]
         assert measured == pytest.approx(0.05, abs=0.01)
 
 
 def test_in_a_vocabulary_only_ngrams_share_rows_and_unknown_words_are_counted() -> None:
-    for config in (VocabTable(ngrams=2, buckets=50, min_count=10), MixedTable(ngrams=2, buckets=50, min_count=10, blocks=[2, 4])):
+    for config in (
+        VocabTable(ngrams=2, buckets=50, min_count=10),
+        MixedTable(ngrams=2, buckets=50, min_count=10, blocks=[2, 4]),
+    ):
         encoder, _, seen = looked_at(config, pa.array(TEXTS))
         tokens = Counter(token for text in TEXTS for token in tokenize(text))
         grams = {pair for text in TEXTS for pair in zip(tokenize(text), tokenize(text)[1:], strict=False)}
         assert seen.tokens == tokens.total()
         assert seen.unknown == sum(count for count in tokens.values() if count < 10)
         found = shared_rows(seen.tally, 50.0, 0.01)
-        rows = {pair: str([part.rows.values.tolist() for part in encoder.encode_token(" ".join(pair)).parts]) for pair in grams}
+        rows = {
+            pair: str([part.rows.values.tolist() for part in encoder.encode_token(" ".join(pair)).parts])
+            for pair in grams
+        }
         having = Counter(rows.values())
         assert found["values"] == len(grams)
         assert found["measured"] == pytest.approx(np.mean([having[rows[pair]] > 1 for pair in grams]))
@@ -269,11 +291,17 @@ def test_character_ngrams_and_their_rows_are_those_of_the_encoder() -> None:
 def test_numbers_ids_lists_and_intervals_are_named() -> None:
     lists = pa.array([[3, -1], [3], [], [2**62]])
     encoder, column, seen = looked_at(HashedTable(buckets=9), lists)
-    assert {(v.text, v.count) for v in name_values(encoder, seen.tally.kept().top(9), [column])} == {("3", 2), ("-1", 1), (str(2**62), 1)}
+    assert {(v.text, v.count) for v in name_values(encoder, seen.tally.kept().top(9), [column])} == {
+        ("3", 2),
+        ("-1", 1),
+        (str(2**62), 1),
+    }
     encoder, column, seen = looked_at(IdsTable(rows=5), pa.array([4, 4, 0]))
     assert [(v.text, v.count) for v in name_values(encoder, seen.tally.kept().top(9), [column])] == [("4", 2), ("0", 1)]
     assert seen.touched[0].count() == 2
-    encoder, column, seen = looked_at(BucketizedTable(scheme=Scheme.given, borders=[0.0, 2.0]), pa.array([1.0, 1.5, 7.0, None]))
+    encoder, column, seen = looked_at(
+        BucketizedTable(scheme=Scheme.given, borders=[0.0, 2.0]), pa.array([1.0, 1.5, 7.0, None])
+    )
     named = name_values(encoder, seen.tally.kept().top(1), [column])
     assert [(v.text, v.count) for v in named] == [(encoder.interval_of(2), 2)]
     assert shared_rows(seen.tally, 1.0, 0.1)["values"] == 0
@@ -285,7 +313,10 @@ def test_crossed_columns_are_named_by_both_values() -> None:
     crossed = encoders.Crossed(columns, "site × size")
     encoder = encoders.build("table", HashedTable(buckets=50), [crossed])
     seen = measure(encoder, [crossed])
-    assert {(v.text, v.count) for v in name_values(encoder, seen.tally.kept().top(9), [crossed])} == {("a × 1", 2), ("b × 2", 1)}
+    assert {(v.text, v.count) for v in name_values(encoder, seen.tally.kept().top(9), [crossed])} == {
+        ("a × 1", 2),
+        ("b × 2", 1),
+    }
 
 
 def test_a_managed_table_tells_who_has_a_row_by_a_checkpoint() -> None:
@@ -354,7 +385,9 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_is_told_as_text_values_and_picture(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_told_as_text_values_and_picture(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, drawn = tmp_path / "out.json", tmp_path / "out.html"
     assert bigembed("inspect", f"run={trained}", f"out={out}", f"picture={drawn}", "top=3", "collision_rate=0.2") == 0
     told, values = capsys.readouterr().out, json.loads(out.read_text())
@@ -397,10 +430,23 @@ def test_before_training_no_labels_are_needed(tmp_path: Path, monkeypatch: pytes
     words = [f"w{number * number % 5003}" for number in range(9000)]
     pq.write_table(pa.table({"text": words}), tmp_path / "train.parquet")
     monkeypatch.chdir(tmp_path)
-    job = ["data=files", "data.path=train.parquet", "data.test=null", "data.validation_fraction=0", "tables.text.ngrams=1"]
+    job = [
+        "data=files",
+        "data.path=train.parquet",
+        "data.test=null",
+        "data.validation_fraction=0",
+        "tables.text.ngrams=1",
+    ]
     assert bigembed("inspect", *job, "table@tables.text=hashed", "tables.text.buckets=2000", "out=exact.json") == 0
-    assert bigembed("inspect", *job, "table@tables.text=hashed", "tables.text.buckets=2000", "exact=1024", "out=sample.json") == 0
-    exact, sample = (json.loads((tmp_path / f"{name}.json").read_text())["tables"]["text"] for name in ("exact", "sample"))
+    assert (
+        bigembed(
+            "inspect", *job, "table@tables.text=hashed", "tables.text.buckets=2000", "exact=1024", "out=sample.json"
+        )
+        == 0
+    )
+    exact, sample = (
+        json.loads((tmp_path / f"{name}.json").read_text())["tables"]["text"] for name in ("exact", "sample")
+    )
     assert exact["exact"] and exact["distinct"] == len(set(words)) and exact["occurrences"] == 9000
     assert not sample["exact"] and sample["sampled"] <= 0.5
     assert sample["distinct"] == pytest.approx(exact["distinct"], rel=4 * sample["standard_error"])

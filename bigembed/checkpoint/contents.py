@@ -5,16 +5,16 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed.errors import UserError
 from bigembed.optim import OF_TABLES, Optimizers
-from bigembed.sharding.rows import Shard, states, weights
+from bigembed.sharding.rows import Shard, residents, states, weights
 
 DENSE = "dense.safetensors"
 UNFIT = "the run and its files do not belong together"
 
 
 def arrays(model: DistributedModelParallel, optimizers: Optimizers | None) -> dict[str, list[Shard]]:
-    """Return this rank's shards by the name of the file: every table's weight and, with optimizers, its states."""
+    """Return this rank's shards by the name of the file: every table's weight, who has which row, and, with optimizers, the states."""
     found = {f"tables/{table}.weight.npy": shards for table, shards in weights(model).items()}
-    for table, entries in (states(model, optimizers) if optimizers else {}).items():
+    for table, entries in [*residents(model).items(), *(states(model, optimizers) if optimizers else {}).items()]:
         found |= {f"tables/{table}.{name}.npy": shards for name, shards in entries.items()}
     return found
 

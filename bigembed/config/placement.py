@@ -5,6 +5,7 @@ from bigembed.config.schema import (
     Job,
     Kernel,
     Kind,
+    ManagedTable,
     Pooling,
     Precision,
     Rounding,
@@ -70,7 +71,8 @@ def kernels_of(job: Job, name: str, device: str) -> list[Kernel]:
     asked = kernel_of(job, name)
     if asked is not Kernel.auto:
         return [asked]
-    return [Kernel.fused, *(IN_HOST_MEMORY if device == "cuda" else ())]
+    hosted = IN_HOST_MEMORY if device == "cuda" else ()
+    return [Kernel.fused, *(kernel for kernel in hosted if wrong_kernel(job, name, kernel, device) is None)]
 
 
 def check_placement(job: Job, device: str) -> None:
@@ -102,6 +104,8 @@ def wrong_kernel(job: Job, name: str, kernel: Kernel, device: str) -> str | None
             "rows on SSD cannot be filled by their global number nor written into a checkpoint that is a plain array; "
             "use fused_uvm or fused_uvm_caching"
         )
+    if isinstance(job.tables[name], ManagedTable) and kernel in (Kernel.dense, Kernel.fused_uvm_caching):
+        return "it is managed: rows begin anew in FBGEMM's own memory, which this kernel does not use, or copies; use fused or fused_uvm"
     if kernel in IN_HOST_MEMORY and device == "cpu":
         return "it keeps a GPU's rows in the host's memory, and there is no GPU; use fused"
     if kernel is Kernel.dense and job.optim.clip_value is not None:
@@ -114,6 +118,8 @@ def wrong_kernel(job: Job, name: str, kernel: Kernel, device: str) -> str | None
 def wrong_kind(job: Job, name: str, kind: Kind, device: str) -> str | None:
     """Say why a table cannot be sharded in a way; None where it can."""
     kernel, sequence = kernel_of(job, name), is_sequence(job, name)
+    if isinstance(job.tables[name], ManagedTable) and kind is not Kind.row_wise:
+        return "it is managed: each rank gives out rows of its own; use row_wise"
     if kind is Kind.data_parallel:
         if kernel not in (Kernel.auto, Kernel.dense):
             return f"every rank holds the whole table, whose kernel is dense, not {kernel.name}; leave the kernel out"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bigembed.admission import whole_rows
 from bigembed.config.schema import ManagedTable
 from bigembed.encoders.columns import Column
 from bigembed.encoders.encoder import Encoded, Ids
@@ -30,7 +31,7 @@ class ManagedEncoder(TokenEncoder):
     config: ManagedTable
 
     def __init__(self, config: ManagedTable, learned: dict[str, Any]) -> None:
-        super().__init__(config, (config.rows,), learned, config.salt)
+        super().__init__(config, (whole_rows(config.rows),), learned, config.salt)
         self.dtype = np.dtype(np.int64)
 
     @classmethod
@@ -61,7 +62,7 @@ class ManagedEncoder(TokenEncoder):
     @classmethod
     def rows_at_most(cls, config: ManagedTable) -> tuple[int, ...]:
         """Return the rows of each part."""
-        return (config.rows,)
+        return (whole_rows(config.rows),)
 
     def encode_hashes(self, hashed: Ragged, dtype: Any, distinct: bool = False) -> Encoded:
         """Return tokens by their hashes as numbers of 63 bits; see ``TokenEncoder``."""

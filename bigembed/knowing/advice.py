@@ -23,7 +23,7 @@ from bigembed.config.schema import (
     Tokens,
     VocabTable,
 )
-from bigembed.knowing.collisions import expected
+from bigembed.knowing.collisions import expected, places_of_functions
 from bigembed.knowing.sample import Group, Sampled
 
 MIN_COUNTS = (1, 2, 3, 5, 10)
@@ -288,6 +288,8 @@ def _rows_for(group: Group, mixed: float) -> int:
 def _table(case: Case, kind: str, **options: Any) -> TableConfig:
     """Return a table of a kind with what it has in common with the configured one."""
     own = KINDS[kind]
+    if type(case.table) is own:
+        return replace(case.table, **options)
     shared = {each.name for each in fields(TextTable)} & {each.name for each in fields(own)}
     common = {name: getattr(case.table, name) for name in shared if hasattr(case.table, name)}
     return own(**(common | options))
@@ -298,7 +300,8 @@ def _measured(case: Case, kind: str, table: TableConfig, rows: int, why: str) ->
     tokens, grams, elements = case.sampled.tokens, case.sampled.grams, case.sampled.elements
     collisions = mixed = unknown = 0.0
     if isinstance(table, HashedTable):
-        collisions, mixed = expected(elements.distinct.values, table.buckets), elements.mixed(table.buckets)
+        places = places_of_functions(table.buckets, table.functions)
+        collisions, mixed = expected(elements.distinct.values, places), elements.mixed(table.buckets)
     elif isinstance(table, CompositionalTable):
         collisions = 0.0 if table.values else expected(elements.distinct.values, math.prod(table.partitions))
         mixed = elements.mixed(table.partitions[0])

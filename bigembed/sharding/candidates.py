@@ -10,6 +10,7 @@ from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator
 from torchrec.distributed.planner.types import ParameterConstraints, Shard, ShardingOption, Storage, Topology
 from torchrec.distributed.types import CacheParams, ModuleSharder
 
+from bigembed.admission import BYTES, check_shared
 from bigembed.config.placement import (
     CUTS_COLUMNS,
     IN_HOST_MEMORY,
@@ -20,7 +21,7 @@ from bigembed.config.placement import (
     kinds_of,
     min_partition_of,
 )
-from bigembed.config.schema import DenseOptimizer, DType, Job, Kernel, Kind, TableOptimizer
+from bigembed.config.schema import DenseOptimizer, DType, Job, Kernel, Kind, ManagedTable, TableOptimizer
 from bigembed.errors import UserError
 from bigembed.sharding.cluster import Cluster
 from bigembed.sharding.plan import TORCHREC_KIND
@@ -101,6 +102,9 @@ def constraints_for(job: Job, name: str, kinds: list[Kind], kernels: list[Kernel
 
 def _kinds(job: Job, name: str, rows: int, cluster: Cluster) -> list[Kind]:
     kinds = kinds_of(job, name, cluster.device)
+    if isinstance(job.tables[name], ManagedTable):
+        check_shared(name, rows, cluster.world_size)
+        return kinds
     if kind_of(job, name) is not Kind.auto:
         _check_rows(name, kinds[0], rows, _ranks_of_rows(kinds[0], cluster))
         return kinds
@@ -211,6 +215,8 @@ class _StorageEstimator(EmbeddingStorageEstimator):
         for option in sharding_options:
             for shard in option.shards:
                 shard.storage += self._besides(option, shard)
+                if isinstance(self.job.tables[option.name], ManagedTable):
+                    shard.storage += Storage(hbm=0, ddr=BYTES * shard.size[0])
 
     def _besides(self, option: ShardingOption, shard: Shard) -> Storage:
         """Return the bytes of a shard's optimizer state; of a dense kernel's gradient as well."""

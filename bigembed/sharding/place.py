@@ -40,7 +40,8 @@ def has_caches(model: DistributedModelParallel) -> bool:
 
 
 def table_names(module: nn.Module) -> list[str]:
-    """Return the names of the tables of an EmbeddingBagCollection or EmbeddingCollection."""
+    """Return the names of the tables of an EmbeddingBagCollection or EmbeddingCollection, managed or not."""
+    module = getattr(module, "_embedding_module", module)
     configs = getattr(module, "embedding_bag_configs", None) or module.embedding_configs
     return [config.name for config in configs()]  # type: ignore[operator]
 

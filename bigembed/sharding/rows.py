@@ -8,6 +8,7 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBat
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
+from bigembed.managed import residents_of
 from bigembed.optim import DENSE_STATES, OF_TABLES, Optimizers, table_of
 
 
@@ -91,6 +92,23 @@ def _shards(value: torch.Tensor | ShardedTensor) -> list[Shard]:
         return [Shard(value, (0,) * value.dim(), tuple(value.shape), torch.distributed.get_rank() == 0)]
     shape = tuple(value.metadata().size)
     return [Shard(part.tensor, tuple(part.metadata.shard_offsets), shape) for part in value.local_shards()]
+
+
+def residents(model: DistributedModelParallel) -> dict[str, dict[str, list[Shard]]]:
+    """Return this rank's shards of who has which row, by managed table and name ("ids"); the clock is everyone's."""
+    found: dict[str, dict[str, list[Shard]]] = {}
+    for table, module in residents_of(model).items():
+        part = module.admission
+        assert part is not None
+        found[table] = {
+            name: [
+                Shard(torch.from_numpy(array), (0,), (1,), torch.distributed.get_rank() == 0)
+                if array is part.clock
+                else Shard(torch.from_numpy(array), (part.first,), (part.whole,))
+            ]
+            for name, array in part.state().items()
+        }
+    return found
 
 
 def forget_caches(model: DistributedModelParallel) -> None:

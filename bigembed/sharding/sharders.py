@@ -9,6 +9,7 @@ from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
 from torchrec.distributed.types import ModuleSharder, ShardingType
 
+from bigembed import managed
 from bigembed.config.schema import Job, Precision
 
 COMMUNICATION = {
@@ -49,10 +50,9 @@ def sharders(job: Job, world_size: int) -> list[ModuleSharder[nn.Module]]:
     if job.optim.clip_value is not None:  # of the gradient that an id's row gets, before the optimizer
         fused = {"gradient_clipping": True, "max_gradient": job.optim.clip_value}
     codecs = _codecs(job) if world_size > 1 else None
-    return [
-        BagSharder(fused_params=fused, qcomm_codecs_registry=codecs),
-        SequenceSharder(fused_params=fused, qcomm_codecs_registry=codecs),
-    ]
+    bags = BagSharder(fused_params=fused, qcomm_codecs_registry=codecs)
+    sequences = SequenceSharder(fused_params=fused, qcomm_codecs_registry=codecs)
+    return [bags, sequences, managed.BagSharder(bags), managed.SequenceSharder(sequences)]
 
 
 def _codecs(job: Job) -> dict[str, Any] | None:
