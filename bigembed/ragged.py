@@ -50,9 +50,10 @@ class Ragged:
 
 
 def concatenate(parts: "Sequence[Ragged] | deque[Ragged]") -> Ragged:
-    """Return the rows of all ``parts``, one part after the other; a deque is emptied, so that each can go once it is copied."""
+    """Return the rows of all ``parts``, one part after the other, in the widest of their types; a deque is emptied by and by."""
     rows, size = sum(len(part) for part in parts), sum(len(part.values) for part in parts)
-    values, offsets = np.empty(size, parts[0].values.dtype), np.zeros(rows + 1, np.int64)
+    dtype = np.result_type(*{part.values.dtype for part in parts})
+    values, offsets = np.empty(size, dtype), np.zeros(rows + 1, np.int64)
     row = 0
     waiting = parts if isinstance(parts, deque) else deque(parts)
     while waiting:

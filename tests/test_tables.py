@@ -115,7 +115,7 @@ CASES: dict[str, tuple[TableConfig, FeatureConfig]] = {
     "add weighed": (CompositionalTable(8, partitions=[5, 4], combine=ADD, **BY_SPACE), TEXT_WEIGHED),
     "values": (CompositionalTable(8, partitions=[7, 5], values=35, **NUMBERED), SMALL),
     "mult crossed": (CompositionalTable(8, partitions=[7, 5], **NUMBERED), CROSSED),
-    "mixed": (MixedTable(8, ngrams=2, buckets=6, widths=[12, 8, 4], blocks=[1, 2], **BY_SPACE), TEXT),
+    "mixed": (MixedTable(8, ngrams=2, buckets=6, widths=[12, 8, 4], blocks=[2, 2], **BY_SPACE), TEXT),
     "mixed weighed": (MixedTable(8, widths=[8, 4], blocks=[2], **NUMBERED), LISTS),
     "subword": (SubwordTable(8, min_n=2, max_n=3, buckets=20, min_count=2, **BY_SPACE), TEXT),
     "subword ngrams": (SubwordTable(8, ngrams=2, min_n=3, max_n=6, buckets=20, min_count=2, **BY_SPACE), TEXT),

@@ -17,6 +17,7 @@ from bigembed.config import saved
 from bigembed.config.physical import part_name, parts
 from bigembed.config.schema import Job
 from bigembed.encoders import Encoder
+from bigembed.errors import UserError
 from bigembed.examples import table_rows
 from bigembed.growth import Segment, Told, rows_of, sources
 from bigembed.growth.rows import fresh
@@ -107,9 +108,11 @@ def _fill(path: Path, manifest: Manifest, rules: Rules, shards: Mapping[str, lis
 def _fill_shard(file: Path, shard: Shard, segments: Sequence[Segment]) -> None:
     """Overwrite the rows of a shard that come from an array's rows, block by block."""
     local = shard.local.detach()
-    whole = torch.from_numpy(
-        np.load(file, mmap_mode="c")
-    )  # private to this process: torch wants arrays that it may write
+    try:
+        mapped = np.load(file, mmap_mode="c", allow_pickle=False)  # private to us: torch wants arrays that it may write
+    except (OSError, ValueError) as error:  # it was whole a moment ago
+        raise UserError(f"{file} cannot be read: {error}; is that run being trained? wait for its end") from None
+    whole = torch.from_numpy(mapped)
     whole = whole.view(torch.bfloat16) if local.dtype is torch.bfloat16 else whole
     if local.dim() == 2:
         whole = whole[:, shard.start[1] : shard.start[1] + local.shape[1]]

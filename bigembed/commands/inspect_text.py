@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH = 140  # of what goes into a file or a pipe
-MIB, GIB = 2**20, 2**30
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
 def console() -> Console:
@@ -51,8 +51,9 @@ def percent(share: float | None) -> str:
 
 
 def size(count: int) -> str:
-    """Return bytes in MiB or GiB."""
-    return f"{count / GIB:,.1f} GiB" if count >= GIB / 10 else f"{count / MIB:,.2f} MiB"
+    """Return bytes in KiB, MiB or GiB."""
+    unit, name = (GIB, "GiB") if count >= GIB / 10 else (MIB, "MiB") if count >= MIB / 10 else (KIB, "KiB")
+    return f"{count / unit:,.1f} {name}"
 
 
 def _sentences(table: dict[str, Any]) -> list[str]:
@@ -63,7 +64,7 @@ def _sentences(table: dict[str, Any]) -> list[str]:
     lines.append(f"of the different ones came at least: {least}")
     if not table["exact"]:
         lines.append(f"shares below are of a sample of {percent(table['sampled'])} of the rows")
-    if table["rows_per_token"]:
+    if table["rows_per_token"] not in (None, 1.0):
         tokens = "words" if table["kind"] == "tokenizer" else "tokens"
         lines.append(f"{table['tokens']:,} {tokens}, {table['rows_per_token']:,.4g} rows looked up for each")
     if table["unknown"] is not None:

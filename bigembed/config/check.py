@@ -68,6 +68,8 @@ def _options(path: str, node: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _check_bounds(path: str, value: Any, metadata: Any) -> None:
+    if isinstance(value, list | dict):  # OmegaConf takes these as entries of any list
+        raise UserError(f"{path} has an entry {value}; its entries are plain values")
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return
     rules = {

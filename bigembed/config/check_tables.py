@@ -43,10 +43,10 @@ def check_tables(job: Job) -> None:
                 check(path, table)
     for name, feature in job.features.items():
         table, path = job.tables[feature.table], f"features.{name}"
-        if feature.crossed_with and (not isinstance(table, TextTable) or isinstance(table, SubwordTable)):
+        if feature.crossed_with and not isinstance(table, HashedTable | CompositionalTable | ManagedTable):
             raise UserError(
                 f"{path}.crossed_with: values of several columns are hashed together, which tables.{feature.table} does not; "
-                "use table=hashed, vocab, compositional, mixed or managed"
+                "use table=hashed, compositional or managed"
             )
         if feature.column in feature.crossed_with or len(set(feature.crossed_with)) < len(feature.crossed_with):
             raise UserError(f"{path}.crossed_with names a column twice")

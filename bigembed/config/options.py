@@ -61,7 +61,7 @@ def command_help(command: str, usage: str) -> str:
         about = textwrap.wrap(section.about.replace("`", ""), WIDTH)
         return "\n".join([*lines, "", *about, *_listed(section.rows)])
     lines += ["", "Folders and flags:", *(line for head, text in BESIDES.items() for line in _entry(head, text))]
-    lines += ["", "Choices, each group=name (a table or a feature has a place besides: table@tables.NAME=hashed):"]
+    lines += ["", "Choices, each group=name (a table, a feature or a number has a place besides: table@tables.NAME=hashed):"]
     for group, choices in groups().items():
         for name, comment in choices.items():
             lines += _entry(f"{group}={name}", comment)
@@ -105,6 +105,7 @@ def sections() -> Iterator[Section]:
     yield from _axis("tables.NAME", "table@tables.NAME", kinds.TABLES)
     yield _section("tables.NAME.sharding", "tables.NAME.sharding.", schema.TableShardingConfig)
     yield _section("features.NAME", "features.NAME.", schema.FeatureConfig)
+    yield _section("numbers.NAME", "numbers.NAME.", schema.NumberConfig)
     yield from _axis("head", "head", kinds.HEADS)
     yield _section("optim", "optim.", schema.OptimConfig)
     yield _section("optim.tables", "optim.tables.", schema.TableOptimConfig)
@@ -169,10 +170,11 @@ def _kind(hint: Any, metadata: Mapping[str, Any]) -> str:
         return _kind(parts[0], metadata) + ", or null"
     if isinstance(hint, type) and issubclass(hint, Enum):
         return ", ".join(hint.__members__)
-    name = {int: "integer", float: "number", str: "text", bool: "true or false"}.get(hint, "list of integers, each")
+    names = {int: "integer", float: "number", str: "text", bool: "true or false"}
+    name = names[hint] if hint in names else f"list of {names[parts[0]]}s, each"
     words = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below", "multiple": "multiple of"}
     bounds = [f"{words[key]} {_number(value)}" for key, value in metadata.items() if key in words]
-    return ", ".join([name, *bounds]).replace("each, ", "each ")
+    return ", ".join([name, *bounds]).replace("each, ", "each ").removesuffix(", each")
 
 
 def _number(value: float) -> str:

@@ -146,7 +146,7 @@ def _of_kind(path: str, classes: Mapping[str, type], values: dict[str, Any]) -> 
 
 def _value(entry: str, text: str, hint: Any) -> Any:
     """Return what the text of an override means; where text is wanted, 010 and no are text too."""
-    wants_text = str in (hint, *typing.get_args(hint))
+    wants_text = hint is str or (str in typing.get_args(hint) and typing.get_origin(hint) is not list)
     if wants_text and text != "null" and text[:1] not in ("'", '"'):
         return text
     try:
