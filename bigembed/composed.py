@@ -94,7 +94,8 @@ def composed(job: Job, name: str, checkpoint: Path, encoder: Encoder, words: pa.
                 f"'{words[int(index[wrong[0]])]}' is {encoded.tokens[wrong[0]]} tokens as table '{name}' cuts texts; give words "
                 "that are one"
             )
-        unknown = np.flatnonzero(encoded.parts[-1].rows.values == 0) if isinstance(encoder, VocabEncoder) else []
+        vocabulary = isinstance(encoder, VocabEncoder)
+        unknown = np.flatnonzero(encoded.parts[-1].rows.values == 0) if vocabulary else np.empty(0, np.int64)
         if len(unknown):
             which = index[np.searchsorted(encoded.parts[-1].rows.offsets, unknown[0], "right") - 1]
             raise UserError(f"'{words[int(which)]}' is not in the vocabulary of table '{name}'; take it out")

@@ -38,6 +38,33 @@ def test_golden_values_hold_for_as_long_as_the_name_does():
     ]
 
 
+def test_golden_values_of_what_is_made_of_a_hash():
+    hashed = np.uint64(0x901962260B6A34D5)
+    assert [int(hashing.nth_hash(hashed, np.uint64(k))) for k in range(3)] == [0x901962260B6A34D5, 0x8639D7F9A71A137C, 0x44057A4618EB5F57]
+    assert [int(digit) for digit in hashing.split(hashed, np.uint64(1000))] == [562, 0xE327649C96DE6008]
+    signs = [int(hashing.sign_of(np.uint64(hashing.hash_string(text)))) for text in "abcdefgh"]
+    assert signs == [1, 1, 1, 1, -1, 1, 1, 1]
+
+
+@given(words, st.integers(0, 2**20))
+def test_further_hashes_are_the_slow_ones(hashed, number):
+    expected = hashed if number == 0 else slow_mix(hashed + number * 0x9E3779B97F4A7C15 & MASK)
+    assert int(hashing.nth_hash(np.uint64(hashed), np.uint64(number))) == expected
+    assert int(hashing.sign_of(np.uint64(hashed))) == 1 - 2 * (slow_mix(hashed ^ 0xA0761D6478BD642F) & 1)
+
+
+@given(words, st.lists(st.integers(1, 2**20), min_size=2, max_size=3))
+def test_digits_of_a_hash_are_those_of_one_number_in_a_mixed_radix(hashed, sizes):
+    digits, rest = [], np.uint64(hashed)
+    for size in sizes:
+        digit, rest = hashing.split(np.uint64(rest), np.uint64(size))
+        digits.append(int(digit))
+    number = hashed * math.prod(sizes) >> 64
+    for digit, size in zip(reversed(digits), reversed(sizes), strict=True):
+        assert digit == number % size
+        number //= size
+
+
 @given(st.lists(st.binary(max_size=30), max_size=20), words)
 def test_hash_of_strings_is_the_slow_one(strings, salt):
     offsets = np.cumsum([0] + [len(string) for string in strings])

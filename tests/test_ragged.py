@@ -32,6 +32,11 @@ def test_parts_are_joined_one_after_the_other(parts):
     assert lists_of(concatenate([ragged_of(part) for part in parts])) == [row for part in parts for row in part]
 
 
+def test_parts_of_different_types_are_joined_in_the_widest():
+    joined = concatenate([ragged_of([[1, 2]], np.int32), ragged_of([[2**40]])])
+    assert joined.values.dtype == np.int64 and lists_of(joined) == [[1, 2], [2**40]]
+
+
 @given(rows)
 def test_repeats_go_and_the_first_of_each_stays(values):
     assert lists_of(ragged_of(values).distinct()) == [list(dict.fromkeys(row)) for row in values]

@@ -1,6 +1,6 @@
 """The checkpoint of a run into the model of another one that grows from it: rows by what they mean, the head by its inputs."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,12 @@ from bigembed.checkpoint.head import Heads
 from bigembed.checkpoint.together import Group
 from bigembed.config import saved
 from bigembed.config.physical import part_name, parts
-from bigembed.config.schema import Job
+from bigembed.config.schema import Job, TableOptimizer
 from bigembed.encoders import Encoder
 from bigembed.errors import UserError
 from bigembed.examples import table_rows
 from bigembed.growth import Segment, Told, rows_of, sources
-from bigembed.growth.rows import fresh
+from bigembed.growth.rows import MOST_ROWS, fresh
 from bigembed.optim import Optimizers
 from bigembed.runtime import Runtime
 from bigembed.sharding.rows import Shard, forget_caches
@@ -66,14 +66,15 @@ def load_grown(
         before, manifest = saved.load(folder), Manifest.load(path)
         old = {name: encoders.load(table, folder / run.ENCODERS / name) for name, table in before.tables.items()}
         old_rows, new_rows, rules = table_rows(before, old), table_rows(job, known), _rules(job, old, known)
-        anew = _fill(path, manifest, rules, arrays(model, optimizers))
+        _fill(path, manifest, rules, arrays(model, optimizers))
         forget_caches(model)
         heads = Heads(before, old_rows, job, new_rows)
         tensors = {name: value.clone() for name, value in dense(model, optimizers).items()}
         heads.carry(load(manifest.file(path, DENSE)), tensors)
         put_dense(tensors, path / DENSE, model, optimizers)
         told = Told(str(path), features=heads.told())
-        _tell_tables(told, old_rows, new_rows, rules, anew)
+        kinds = before.optim.tables.kind, job.optim.tables.kind
+        _tell_tables(told, old_rows, new_rows, rules, kinds[0] is not kinds[1] is not TableOptimizer.sgd)
         return told
 
     return group.together(read)
@@ -89,20 +90,16 @@ def _rules(job: Job, old: Mapping[str, Encoder], known: Mapping[str, Encoder]) -
     return rules
 
 
-def _fill(path: Path, manifest: Manifest, rules: Rules, shards: Mapping[str, list[Shard]]) -> set[str]:
-    """Fill this rank's shards of arrays, by file name, and return the tables of which a state starts anew, as it is another one."""
-    anew = set()
+def _fill(path: Path, manifest: Manifest, rules: Rules, shards: Mapping[str, list[Shard]]) -> None:
+    """Fill this rank's shards of arrays, by file name; a state of another optimizer stays as it is."""
     for name, own in shards.items():
         table = Path(name).name.partition(".")[0]
         if table not in rules or not own:
             continue
         entry = manifest.arrays.get(name)
-        if entry is None or (entry.dtype, entry.shape[1:]) != (dtype_of(own[0]), tuple(own[0].shape[1:])):
-            anew.add(table)
-            continue
-        for shard in own:
-            _fill_shard(path / name, shard, rules[table])
-    return anew
+        if entry is not None and (entry.dtype, entry.shape[1:]) == (dtype_of(own[0]), tuple(own[0].shape[1:])):
+            for shard in own:
+                _fill_shard(path / name, shard, rules[table])
 
 
 def _fill_shard(file: Path, shard: Shard, segments: Sequence[Segment]) -> None:
@@ -116,7 +113,7 @@ def _fill_shard(file: Path, shard: Shard, segments: Sequence[Segment]) -> None:
     whole = whole.view(torch.bfloat16) if local.dtype is torch.bfloat16 else whole
     if local.dim() == 2:
         whole = whole[:, shard.start[1] : shard.start[1] + local.shape[1]]
-    step = max(1, BLOCK // (local[:1].nbytes or 1))
+    step = max(1, min(MOST_ROWS, BLOCK // (local[:1].nbytes or 1)))
     for start in range(0, len(local), step):
         part = local[start : start + step]
         first = shard.start[0] + start
@@ -131,11 +128,11 @@ def _fill_shard(file: Path, shard: Shard, segments: Sequence[Segment]) -> None:
 
 
 def _tell_tables(
-    told: Told, old_rows: Mapping[str, int], new_rows: Mapping[str, int], rules: Rules, anew: Collection[str]
+    told: Told, old_rows: Mapping[str, int], new_rows: Mapping[str, int], rules: Rules, anew: bool
 ) -> None:
     """Tell of every table of either run, part by part."""
     for name, rows in new_rows.items():
-        notes = ["the optimizer's state starts anew"] if name in anew else []
+        notes = ["the optimizer's state starts anew"] if anew and name in rules else []
         told.table(name, old_rows[name] if name in rules else 0, rules.get(name, [fresh(rows)]), notes)
     for name, rows in old_rows.items():
         if name not in new_rows:

@@ -86,7 +86,7 @@ def _norms(part: dict[str, Any]) -> str:
 
 def _figure(title: str, key: str, shapes: str) -> str:
     axes = f'<path stroke="#444" fill="none" d="M{LEFT} 0V{HEIGHT}H{WIDTH}"/>'
-    drawing = f'<svg viewBox="0 -12 {WIDTH + 20} {HEIGHT + BOTTOM}" role="img">{shapes}{axes}</svg>'
+    drawing = f'<svg viewBox="0 -12 {WIDTH + 40} {HEIGHT + BOTTOM}" role="img">{shapes}{axes}</svg>'
     return f"<figure><h3>{escape(title)}</h3>{key}{drawing}</figure>"
 
 

@@ -113,7 +113,8 @@ def _print_shared(what: str, found: dict[str, Any], to: Console) -> None:
     to.print(table)
     wanted = found["wanted"]
     rows = " + ".join(f"{rows:,}" for rows in wanted["rows"])
-    load = f"{found['values'] / found['places']:,.3g} values for each of {found['places']:,.4g} choices of rows"
+    places = f"{found['places']:,.0f}" if found["places"] < 1e12 else f"{found['places']:.4g}"
+    load = f"{found['values'] / found['places']:,.3g} values for each of {places} choices of rows"
     to.print(f"{load}; {percent(wanted['rate'])} would share theirs with {rows} rows", soft_wrap=True)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 FRESH = -1  # in place of an old row's number
+MOST_ROWS = 1 << 20  # that are asked for at once: products with the rows of the largest tables then fit into 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Segment:
 
 
 def sources(segments: Sequence[Segment], first: int, last: int) -> np.ndarray:
-    """Return the old rows (int64, shape (last - first,)) of rows ``first`` to before ``last`` of the new table."""
+    """Return the old rows (int64, shape (last - first,)) of rows ``first`` to before ``last``, at most ``MOST_ROWS``, of a new table."""
     found, begin = [np.empty(0, np.int64)], 0
     for segment in segments:
         low, high = max(first - begin, 0), min(last - begin, segment.rows)

@@ -70,7 +70,7 @@ def open_job_data(job: Job, part: str) -> Opened:
     parts, known, threads = open_data(job.data, columns_of(job), (), say), {}, job.runtime.threads or available_cores()
     train, rows = _part(job, parts, "train")
     for name, table in job.tables.items():
-        columns = _columns(job, name, encoders.KINDS[type(table)], train)
+        columns = list(_columns(job, name, encoders.KINDS[type(table)], train).values())
         tell = telling(f"table {name}: {columns[0].what} read", len(columns) * _count(train, rows))
         known[name] = encoders.build(name, table, columns, rows, threads, tell)
     return _opened(job, known, *_part(job, parts, part), part)
@@ -93,16 +93,19 @@ def _part(job: Job, parts: Parts, part: str) -> tuple[pa.Table, np.ndarray | Non
 def _opened(job: Job, known: dict[str, Encoder], table: pa.Table, index: np.ndarray | None, part: str) -> Opened:
     columns = {}
     for name, encoder in known.items():
-        columns[name] = _columns(job, name, type(encoder), table)
-        features = {feature.table: feature_name for feature_name, feature in job.features.items()}
-        for column in columns[name]:
-            encoder.check(column, features[name], name, f"{part} part")
+        found = _columns(job, name, type(encoder), table)
+        for feature, column in found.items():
+            encoder.check(column, feature, name, f"{part} part")
+        columns[name] = list(found.values())
     return Opened(known, columns, index, _count(table, index), job.runtime.threads or available_cores())
 
 
-def _columns(job: Job, name: str, kind: type[Encoder], table: pa.Table) -> list[Column]:
-    features = {(each.column, *each.crossed_with): each for each in job.features.values() if each.table == name}
-    return [open_column(kind, feature, table) for _, feature in sorted(features.items())]
+def _columns(job: Job, name: str, kind: type[Encoder], table: pa.Table) -> dict[str, Column]:
+    """Return the columns that are looked up in a table, each once, by the name of a feature, in the order in which training learns."""
+    features = {
+        (each.column, *each.crossed_with): feature for feature, each in job.features.items() if each.table == name
+    }
+    return {feature: open_column(kind, job.features[feature], table) for _, feature in sorted(features.items())}
 
 
 def _count(table: pa.Table, index: np.ndarray | None) -> int:
