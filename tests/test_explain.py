@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from bigembed.config.schema import (
     VocabTable,
 )
 from bigembed.encoders import tokenize
-from bigembed.knowing.names import pieces_with, values_of_row
+from bigembed.knowing.names import Value, pieces_with, values_of_row
 
 TEXTS = [f"The {a} was {b}, the {b} {c}" for a in ("film", "plot") for b in range(30) for c in ("bad", "good", "so so")]
 
@@ -35,6 +36,11 @@ TEXTS = [f"The {a} was {b}, the {b} {c}" for a in ("film", "plot") for b in rang
 def made(config: TableConfig, array: pa.Array) -> tuple[encoders.Encoder, encoders.Column]:
     column = encoders.KINDS[type(config)].open(array, "column")
     return encoders.build("table", config, [column]), column
+
+
+def having(*arguments: Any, **options: Any) -> tuple[list[Value], int, int]:
+    values, tally = values_of_row(*arguments, **options)
+    return values, round(tally.distinct()), tally.total
 
 
 def elements(texts: list[str], ngrams: int) -> Counter[str]:
@@ -60,15 +66,15 @@ SEVERAL = [
 def test_every_row_has_the_values_whose_rows_are_it(config: TableConfig) -> None:
     encoder, column = made(config, pa.array(TEXTS))
     counts = elements(TEXTS, config.ngrams)
-    having: dict[tuple[int, int], Counter[str]] = {}
+    wished: dict[tuple[int, int], Counter[str]] = {}
     for value, count in counts.items():
         for row in rows_of_word(encoder, value):
-            having.setdefault((row["part"], row["row"]), Counter())[value] = count
+            wished.setdefault((row["part"], row["row"]), Counter())[value] = count
     seen = 0
     for part, rows in enumerate(encoder.rows):
         for row in range(rows):
-            wanted = having.get((part, row), Counter())
-            values, different, occurrences = values_of_row(encoder, part, row, [column], limit=1000)
+            wanted = wished.get((part, row), Counter())
+            values, different, occurrences = having(encoder, part, row, [column], limit=1000)
             assert {value.text: value.count for value in values} == wanted
             assert (different, occurrences) == (len(wanted), wanted.total())
             assert [value.count for value in values] == sorted(wanted.values(), reverse=True)
@@ -80,7 +86,7 @@ def test_the_rows_to_look_at_and_the_limit_are_kept() -> None:
     encoder, column = made(HashedTable(buckets=1), pa.array(TEXTS))
     index = np.arange(3, 90, 4)
     counts = elements([TEXTS[i] for i in index], 1)
-    values, different, occurrences = values_of_row(encoder, 0, 0, [column], index, limit=2)
+    values, different, occurrences = having(encoder, 0, 0, [column], index, limit=2)
     assert [value.count for value in values] == sorted(counts.values(), reverse=True)[:2]
     assert (different, occurrences) == (len(counts), counts.total())
 
@@ -112,7 +118,7 @@ def test_a_subword_row_names_the_words_and_the_ngram_that_has_it() -> None:
     assert [row["row"] for row in rows] == encoder.rows_of("where").tolist()
     assert [row["by"] for row in rows_of_word(encoder, "unseen")] == encoder.pieces_of("unseen")
     gram = rows[3]
-    values, _, _ = values_of_row(encoder, 0, gram["row"], [column])
+    values, _, _ = having(encoder, 0, gram["row"], [column])
     words = {value.text: value.count for value in values if " " not in value.text}
     assert words["where"] == 2
     assert words == {
@@ -122,9 +128,7 @@ def test_a_subword_row_names_the_words_and_the_ngram_that_has_it() -> None:
     }
     assert gram["by"] in pieces_with(encoder, "where", gram["row"]) and pieces_with(encoder, "a run", 3) == []
     run = rows_of_word(encoder, "the lines")
-    assert len(run) == 1 and "the lines" in {
-        value.text for value in values_of_row(encoder, 0, run[0]["row"], [column])[0]
-    }
+    assert len(run) == 1 and "the lines" in {value.text for value in having(encoder, 0, run[0]["row"], [column])[0]}
 
 
 def test_pieces_of_a_tokenizer_and_their_rows() -> None:
@@ -132,7 +136,7 @@ def test_pieces_of_a_tokenizer_and_their_rows() -> None:
     rows = rows_of_word(encoder, "film plot")
     assert [row["by"] for row in rows] == encoder.pieces_of("film plot")
     assert [encoder.words()[row["row"]].as_py() for row in rows] == [row["by"] for row in rows]
-    values, different, occurrences = values_of_row(encoder, 0, rows[0]["row"], [column])
+    values, different, occurrences = having(encoder, 0, rows[0]["row"], [column])
     assert different == 1 and occurrences == values[0].count and values[0].text == rows[0]["by"]
 
 
@@ -142,25 +146,25 @@ def test_numbers_intervals_and_ids() -> None:
     )
     (row,) = rows_of_word(encoder, "1.9")
     assert row["note"] == encoder.interval_of(row["row"])
-    values, different, occurrences = values_of_row(encoder, 0, row["row"], [column])
+    values, different, occurrences = having(encoder, 0, row["row"], [column])
     assert [(value.text, value.count) for value in values] == [("1.5", 2), ("1.0", 1)] and (different, occurrences) == (
         2,
         3,
     )
-    assert [(value.text, value.count) for value in values_of_row(encoder, 0, 0, [column])[0]] == [("missing", 1)]
+    assert [(value.text, value.count) for value in having(encoder, 0, 0, [column])[0]] == [("missing", 1)]
     encoder, column = made(IdsTable(rows=9), pa.array([[4, 4], [7]]))
     assert rows_of_word(encoder, "4")[0]["row"] == 4
-    assert [(value.text, value.count) for value in values_of_row(encoder, 0, 4, [column])[0]] == [("4", 2)]
+    assert [(value.text, value.count) for value in having(encoder, 0, 4, [column])[0]] == [("4", 2)]
     encoder, column = made(CompositionalTable(partitions=[4, 5], values=20), pa.array([13, 13, 3]))
     assert [row["row"] for row in rows_of_word(encoder, "13")] == [2, 3]
-    assert [(value.text, value.count) for value in values_of_row(encoder, 1, 3, [column])[0]] == [("13", 2), ("3", 1)]
+    assert [(value.text, value.count) for value in having(encoder, 1, 3, [column])[0]] == [("13", 2), ("3", 1)]
     encoder, column = made(HashedTable(buckets=1), pa.array([2**64 - 1, 5], pa.uint64()))
-    assert {value.text for value in values_of_row(encoder, 0, 0, [column])[0]} == {str(2**64 - 1), "5"}
+    assert {value.text for value in having(encoder, 0, 0, [column])[0]} == {str(2**64 - 1), "5"}
 
 
 def test_texts_taken_whole_and_lists_of_texts() -> None:
     encoder, column = made(HashedTable(buckets=1, tokens=Tokens.whole), pa.array([["New York", "Rome"], ["rome"]]))
-    assert {(value.text, value.count) for value in values_of_row(encoder, 0, 0, [column])[0]} == {
+    assert {(value.text, value.count) for value in having(encoder, 0, 0, [column])[0]} == {
         ("new york", 1),
         ("rome", 2),
     }
@@ -174,7 +178,7 @@ def test_a_value_of_a_managed_table_has_a_row_or_shares_one() -> None:
     for number in (0, 1, 2, 150, 299):
         (row,) = rows_of_word(encoder, str(number), admission.ids)
         assert row["row"] == rows[number] and row["note"].startswith("shared") == (rows[number] % GROUP == 0)
-    shared, different, _ = values_of_row(encoder, 0, 0, [column], residents=admission.ids, limit=999)
+    shared, different, _ = having(encoder, 0, 0, [column], residents=admission.ids, limit=999)
     assert different == (rows == 0).sum() and {int(value.text) for value in shared} == set(
         np.flatnonzero(rows == 0).tolist()
     )

@@ -323,15 +323,21 @@ def test_rows_are_lost_where_that_is_asked_for(old, new, tmp_path, capfd):
         "tables.subword.buckets=150",
         "grow_drop=true",
         "trainer.steps=1",
+        "optim.tables.kind=adagrad",
+        "head.hidden=[4]",
     ]
     data = write_data(tmp_path / "data", 90, 3)
     folder = tmp_path / "run"
     assert bigembed("train", f"grow={old}", *less, f"data.path={data}", f"hydra.run.dir={folder}") == 0
-    told = {line.split()[0]: line.split() for line in capfd.readouterr().err.splitlines() if line.strip()}
+    text = capfd.readouterr().err
+    told = {line.split()[0]: line.split() for line in text.splitlines() if line.strip() and ":" not in line}
     assert told["hashed-rows"][1:] == ["100", "50", "50", "50", "0", "50"]
     assert told["ids"][1:] == ["60", "50", "50", "0", "0", "10"]
     (before,), (after,) = arrays_of(old, 12, "ids"), arrays_of(folder, 0, "ids")
     assert np.array_equal(before["weight"][:50], after["weight"])
+    assert after["momentum1"].shape == (50, 16) and not after["momentum1"].any()  # of an optimizer with another state
+    assert "ids: the optimizer's state starts anew" in text
+    assert text.count("begins anew with its layer") == len(KINDS) + 1 and "head.layers.1.weight" in text
     words = encoders.load(saved.load(folder).tables["text"], folder / run.ENCODERS / "text").words().to_pylist()
     assert len(words) == 90 == int(told["text"][2].replace(",", "")) - 1 - 500
     assert told["text"][-1] == "30"
@@ -345,6 +351,27 @@ def test_a_run_without_the_table_text_grows_and_that_one_grows_on(old, tmp_path)
     assert bigembed("train", f"grow={one}", "tables.hashed.buckets=300", f"hydra.run.dir={two}") == 0
     job = saved.load(two)
     assert list(job.tables) == ["hashed"] and job.grow == str(one) and job.trainer.steps == 1
+
+
+def test_an_attention_head_with_adam_keeps_what_belongs_to_the_sequences_that_stay(tmp_path):
+    data = write_data(tmp_path / "data", 50, 4)
+    one, two = tmp_path / "one", tmp_path / "two"
+    own = ["head=attention", "features.text.pooling=none", "tables.text.dim=8", "tables.text.buckets=100"]
+    options = [*COMMON, *own, "optim.dense.kind=adam", "head.hidden=[6]", f"data.path={data}"]
+    assert bigembed("train", *options, f"hydra.run.dir={one}") == 0
+    more = ["+table@tables.more=hashed", "tables.more.dim=8", "+feature@features.more=column"]
+    more += ["features.more.table=more", "features.more.pooling=none"]
+    assert bigembed("train", f"grow={one}", *more, f"hydra.run.dir={two}") == 0
+    before = load_file(one / "checkpoints" / run.name_of(12) / "dense.safetensors")
+    after = load_file(two / "checkpoints" / run.name_of(0) / "dense.safetensors")
+    first = "head.layers.0.weight"
+    kept = [key for key in before if first not in key]
+    assert len(kept) >= 20 and all((before[key] == after[key]).all() for key in kept)
+    assert (before[f"model.{first}"] == after[f"model.{first}"][:, :8]).all()
+    assert (before[f"optim.{first}|exp_avg"] == after[f"optim.{first}|exp_avg"][:, :8]).all()
+    assert not after[f"optim.{first}|exp_avg"][:, 8:].any() and after[f"model.{first}"][:, 8:].any()
+    anew = {key for key in after if key not in before}
+    assert len(anew) >= 3 and all(".scorers.more." in key for key in anew)
 
 
 @pytest.mark.parametrize(

@@ -66,11 +66,8 @@ def test_hyperloglog_counts_a_value_once_and_nothing_as_nothing() -> None:
     once, twice = HyperLogLog(), HyperLogLog()
     assert once.estimate() == 0
     once.add(hashes_of(np.arange(5000)))
-    for _ in range(2):
-        twice.add(hashes_of(np.arange(3000)))
-    other = HyperLogLog()
-    other.add(hashes_of(np.arange(2000, 5000)))
-    twice.absorb(other)
+    for start in (0, 2000, 0):
+        twice.add(hashes_of(np.arange(start, start + 3000)))
     assert twice.estimate() == once.estimate() == pytest.approx(5000, rel=4 * once.standard_error)
 
 
@@ -119,14 +116,12 @@ def test_a_tally_with_little_memory_keeps_a_sample_of_keys_and_the_frequent_valu
 @pytest.mark.parametrize(("values", "places"), [(2, 10), (300, 1000), (1000, 300), (5000, 5000)])
 def test_expected_collisions_are_those_of_balls_in_bins(values: int, places: int) -> None:
     random = np.random.default_rng(values)
-    shares, used = [], []
+    shares = []
     for _ in range(2000 if values < 10 else 100):
         bins = np.bincount(random.integers(places, size=values), minlength=places)
         shares.append(bins[bins > 1].sum() / values)
-        used.append((bins > 0).sum())
     error = 4 * np.std(shares) / np.sqrt(len(shares))
     assert collisions.expected(values, places) == pytest.approx(np.mean(shares), abs=error)
-    assert collisions.touched(values, places) == pytest.approx(np.mean(used), abs=4 * np.std(used) / np.sqrt(len(used)))
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.01, 0.5])

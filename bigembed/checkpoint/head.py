@@ -50,12 +50,12 @@ class Heads:
 
     def told(self) -> list[tuple[str, str]]:
         """Return every feature and number of either run with what became of it, and the parameters that begin anew."""
-        kept = "kept" if self.columns else "begins anew, as the layer behind it has another width"
+        kept = "kept" if self.columns else "begins anew with its layer"
         lines = [
             (name, kept if self._stays(name) else "new" if name in self.new else "dropped")
             for name in {**self.old, **self.new}
         ]
-        return lines + [(name, "parameter that begins anew") for name in self.anew if name != FIRST]
+        return lines + [(name, "begins anew") for name in self.anew]
 
     def _belongs(self, name: str) -> bool:
         """Whether a parameter belongs to no feature and no table, or to one that stays."""

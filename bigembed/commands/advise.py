@@ -1,6 +1,7 @@
 """``bigembed advise``: which kind of table, and how large, for the data and the memory there is; and a sweep that measures it. No torch."""
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -50,8 +51,8 @@ def main(arguments: list[str]) -> int:
 def _check(options: AdviseOptions) -> None:
     if not 0 < options.mixed < 1:
         raise UserError(f"mixed is {options.mixed}; it is a share of occurrences, between 0 and 1")
-    if options.memory_mib <= 0:
-        raise UserError(f"memory_mib is {options.memory_mib}; it must be above 0")
+    if not 0 < options.memory_mib < math.inf:
+        raise UserError(f"memory_mib is {options.memory_mib}; it must be above 0 and have an end")
     for name in ("sample", "sizes", "seeds"):
         if getattr(options, name) < 1:
             raise UserError(f"{name} is {getattr(options, name)}; it must be at least 1")

@@ -58,8 +58,8 @@ def _drawing(lines: Mapping[str, Any], colours: Mapping[str, str], noise: float)
         return HEIGHT * (high - accuracy) / (high - low)
 
     shapes = [f'<path stroke="#444" fill="none" d="M{LEFT} 0V{HEIGHT}H{WIDTH}"/>']
-    every = 10.0 ** math.floor(math.log10(high - low)) / 2
-    every *= 2 if (high - low) / every > 12 else 1
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    every = power * max(times for times in (1, 2, 5) if power * times <= (high - low) / 4)
     for number in range(math.ceil(low / every), math.floor(high / every) + 1):
         at = y(number * every)
         shapes.append(f'<path stroke="#ddd" d="M{LEFT} {at:.2f}H{WIDTH}"/>')

@@ -24,6 +24,7 @@ from bigembed.errors import UserError
 from bigembed.files import replace
 from bigembed.knowing.names import pieces_with, values_of_row
 from bigembed.knowing.opening import open_run_data
+from bigembed.knowing.tally import Tally
 from bigembed.report import say, telling
 
 
@@ -159,10 +160,9 @@ def _explain_row(
         )
     if not 0 <= row < sizes[part]:
         raise UserError(f"row={row} is no row of table {name}, whose rows are 0 to {sizes[part] - 1:,}")
-    columns, tell = opened.columns[name], telling(f"table {name}: rows of each column looked at", opened.rows)
-    shown, different, occurrences = values_of_row(
-        encoder, part, row, columns, opened.index, options.limit, residents, tell
-    )
+    columns = opened.columns[name]
+    tell = telling(f"table {name}: rows looked at", opened.rows * len(columns))
+    shown, tally = values_of_row(encoder, part, row, columns, opened.index, options.limit, residents, tell)
     explained = isinstance(encoder, SubwordEncoder)
     head = f"row {row:,} of {part_name(name, parts(job.tables[name])[part])}"
     table = table_of(head, "times", "share", *(["by"] if explained else []))
@@ -170,25 +170,20 @@ def _explain_row(
     for value in shown:
         by = pieces_with(encoder, value.text, row) if isinstance(encoder, SubwordEncoder) else []
         entries.append({"value": value.text, "count": value.count} | ({"by": by} if explained else {}))
-        shares = [f"{value.count:,}", percent(value.count / occurrences)]
+        shares = [f"{value.count:,}", percent(value.count / tally.total)]
         table.add_row(value.text, *shares, *([" ".join(by)] if explained else []))
     to = console()
-    to.print(_meaning(encoder, row, different, occurrences), soft_wrap=True)
+    to.print(_meaning(encoder, row, tally), soft_wrap=True)
     if shown:
         to.print(table)
-    return {
-        "table": name,
-        "part": part,
-        "row": row,
-        "different": different,
-        "occurrences": occurrences,
-        "values": entries,
-    }
+    found = {"different": round(tally.distinct()), "exact": tally.exact, "occurrences": tally.total}
+    return {"table": name, "part": part, "row": row, **found, "values": entries}
 
 
-def _meaning(encoder: Encoder, row: int, different: int, occurrences: int) -> str:
+def _meaning(encoder: Encoder, row: int, tally: Tally) -> str:
     of = f" (numbers in {encoder.interval_of(row)})" if isinstance(encoder, BucketizedEncoder) else ""
+    different = round(tally.distinct())
     if not different:
         return f"no value of the training part has row {row:,}{of}"
     values = "value of the training part has" if different == 1 else "different values of the training part have"
-    return f"{different:,} {values} row {row:,}{of}, {occurrences:,} times"
+    return f"{'' if tally.exact else 'about '}{different:,} {values} row {row:,}{of}, {tally.total:,} times"

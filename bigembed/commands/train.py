@@ -24,7 +24,7 @@ from bigembed.signals import Stopped, watch
 if TYPE_CHECKING:
     from bigembed.ranks import Ranks
 
-RESUME, GROW = "resume=", "grow="
+RESUME = "resume="
 AUTO = "resume=auto"
 Done = tuple[Job, Path, dict[str, Any]]
 
@@ -59,11 +59,7 @@ def _lead(arguments: list[str], ranks: "Ranks | None") -> None:
         others = [argument for argument in arguments if not argument.startswith(RESUME)]
         _train(*_continued(Path(resumed[-1].removeprefix(RESUME)), others), ranks)
         return
-    grown = [argument for argument in arguments if argument.startswith(GROW)]
-    if grown:
-        before = Path(grown[-1].removeprefix(GROW))
-        others = [argument for argument in arguments if not argument.startswith(GROW)]
-        arguments = growth.begin_from(saved.load(before), before, others)
+    arguments = growth.begin_from(arguments)
     sweep = "-m" in arguments or "--multirun" in arguments
     if sweep and any(argument.startswith("hydra.run.dir=") for argument in arguments):
         raise UserError(

@@ -11,26 +11,39 @@ from bigembed.config.saved import _literal as literal
 from bigembed.config.schema import Job
 from bigembed.errors import UserError
 
-NAME = "grown"
+GROW = "grow="
+NAME = f"{SCHEMA}_grown"  # no choice of the user's
 PLAIN = ("optim", "trainer", "plan", "runtime")  # groups whose choices are of one kind
 FIRST = "text"  # the table and the feature that conf/train.yaml has
 
 
-def begin_from(job: Job, folder: Path, arguments: list[str]) -> list[str]:
-    """Return ``arguments`` with one more, by which Hydra starts from ``job``, of the run in ``folder``.
-
-    What is a choice in it stays one, to be exchanged, dropped and added to as in any other job (``~table@tables.NAME``).
+def begin_from(arguments: list[str]) -> list[str]:
+    """Return arguments of ``bigembed train`` with ``grow=RUN`` as Hydra is to see it: it then starts from that run's options.
 
     Raises
     ------
     UserError
-        An experiment is given besides.
+        There is no such run, or an experiment is given besides.
     """
-    given = next((each for each in arguments if each.lstrip("+~").startswith("experiment")), None)
-    if given is not None:
+    given = [argument for argument in arguments if argument.startswith(GROW)]
+    if not given:
+        return arguments
+    folder = Path(given[-1].removeprefix(GROW))
+    others = [argument for argument in arguments if not argument.startswith(GROW)]
+    experiment = next((each for each in others if each.lstrip("+~").startswith("experiment")), None)
+    if experiment is not None:
         raise UserError(
-            f"grow= takes the options of the run in {folder}, and {given} has others; give options one by one"
+            f"grow= takes the options of the run in {folder}, and {experiment} has others; give options one by one"
         )
+    _offer(saved.load(folder), folder)
+    return [*others, f"experiment={NAME}"]
+
+
+def _offer(job: Job, folder: Path) -> None:
+    """Put ``job``, of the run in ``folder``, into Hydra's store as an experiment.
+
+    What is a choice in it stays one, to be exchanged, dropped and added to as in any other job (``~table@tables.NAME``).
+    """
     store, values, defaults = ConfigStore.instance(), literal(saved.as_dict(job)), list[Any]()
 
     def choose(group: str, place: str, name: str, node: dict[str, Any], there: bool) -> None:
@@ -51,7 +64,6 @@ def begin_from(job: Job, folder: Path, arguments: list[str]) -> list[str]:
     own = {"grow": str(folder.absolute()), "grow_drop": False}
     node = {"defaults": [*sorted(defaults, key=_is_override), "_self_"], **values, **own}
     store.store(group="experiment", name=NAME, node=node, package="_global_")
-    return [*arguments, f"experiment={NAME}"]
 
 
 def _is_override(entry: dict[str, Any]) -> bool:

@@ -211,6 +211,9 @@ def _choose(case: Case, memory: float | None, mixed: float, stream: bool) -> Pro
     if hashed.mixed <= mixed:
         return hashed
     why = f"the values do not fit; hashed, {hashed.mixed:.0%} would be mixed up"
+    frequent = _as(case, "vocab", memory, mixed, f"the frequent values have rows; {why.partition('; ')[2]}")
+    if grams is None and frequent.unknown <= hashed.mixed:
+        return frequent
     return _as(case, "quotient_remainder", memory, mixed, why)
 
 

@@ -23,8 +23,3 @@ def places_of_functions(rows: int, functions: int) -> float:
 def rows_of_functions(places: float, functions: int) -> int:
     """Return the rows with which k hash functions give that many sets of rows."""
     return math.ceil((places * math.factorial(functions)) ** (1 / functions))
-
-
-def touched(values: float, rows: float) -> float:
-    """Return how many of the rows have a value, on average: m (1 - (1 - 1/m)^n)."""
-    return -rows * math.expm1(values * math.log1p(-1 / rows)) if rows > 1 else min(values, 1.0)

@@ -64,6 +64,9 @@ class Elements:
     unknown: int = 0
 
 
+Reader = Callable[[Spans], Elements]
+
+
 def pools_of(keys: np.ndarray) -> np.ndarray:
     """Return ``OWN``, ``DRAWN`` or ``NONE`` for each key: shape (keys,), int64."""
     return (keys >> _SHIFT).astype(np.int64)
@@ -74,7 +77,12 @@ def rows_in(keys: np.ndarray) -> np.ndarray:
     return (keys & _KEY).astype(np.int64)
 
 
-def reader_of(encoder: Encoder, residents: np.ndarray | None = None) -> Callable[[Spans], Elements]:
+def keys_of(pools: Any, rows: np.ndarray) -> np.ndarray:
+    """Return the keys of elements of pools from numbers (int64 or uint64), of which the lower 62 bits count."""
+    return np.asarray(pools).astype(np.uint64) << _SHIFT | rows.view(np.uint64) & _KEY
+
+
+def reader_of(encoder: Encoder, residents: np.ndarray | None = None) -> Reader:
     """Return what reads samples as elements of a table.
 
     Parameters
@@ -119,7 +127,7 @@ def _hashed(encoder: HashedEncoder, spans: Spans) -> Elements:
         keys = _combined([*rows.T, encoded.parts[1].rows.values])
     else:  # rows that are added have no order
         keys = rows[:, 0] if config.functions == 1 else _combined(np.sort(rows, axis=1).T)
-    return Elements(elements, _keys(DRAWN, keys), parts, len(tokens.values))
+    return Elements(elements, keys_of(DRAWN, keys), parts, len(tokens.values))
 
 
 def _compositional(encoder: CompositionalEncoder, spans: Spans) -> Elements:
@@ -133,7 +141,7 @@ def _compositional(encoder: CompositionalEncoder, spans: Spans) -> Elements:
     for part, size in zip(encoded.parts, encoder.rows, strict=True):
         keys = keys * size + part.rows.values
     pool = DRAWN if encoder.config.values is None else OWN
-    return Elements(elements, _keys(pool, keys), _parts(encoded, len(keys)), len(tokens.values))
+    return Elements(elements, keys_of(pool, keys), _parts(encoded, len(keys)), len(tokens.values))
 
 
 def _vocab(encoder: VocabEncoder, spans: Spans) -> Elements:
@@ -143,7 +151,7 @@ def _vocab(encoder: VocabEncoder, spans: Spans) -> Elements:
     rows, hashes = whole.rows.values, elements.values
     drawn, unknown = rows >= encoder.word_rows[1], rows == 0
     pools = np.where(drawn, DRAWN, np.where(unknown, NONE, OWN))
-    keys = _keys(pools, np.where(unknown, (hashes & _KEY).view(np.int64), rows))
+    keys = keys_of(pools, np.where(unknown, hashes.view(np.int64), rows))
     return Elements(elements, keys, _parts(encoded, len(rows)), len(tokens.values), int(unknown.sum()))
 
 
@@ -151,10 +159,10 @@ def _managed(encoder: ManagedEncoder, spans: Spans, residents: np.ndarray | None
     tokens, elements, encoded = _encoded(encoder, spans)
     numbers = encoded.ids.values
     if residents is None:
-        return Elements(elements, _keys(NONE, (elements.values & _KEY).view(np.int64)), (), len(tokens.values))
+        return Elements(elements, keys_of(NONE, elements.values), (), len(tokens.values))
     rows = rows_of(numbers, residents, 0, len(residents))
     shared = rows % GROUP == 0
-    keys = _keys(np.where(shared, DRAWN, OWN), rows)
+    keys = keys_of(np.where(shared, DRAWN, OWN), rows)
     is_token = gram_lengths(tokens, encoder.config.ngrams) == 1
     part = Rows(rows, np.ones(len(rows), np.int64))
     return Elements(elements, keys, (part,), len(tokens.values), int((shared & is_token).sum()))
@@ -169,7 +177,7 @@ def _subword(encoder: SubwordEncoder, spans: Spans) -> Elements:
     known = is_token & (part.sizes > 0) & (first < encoder.word_rows[1])
     unknown = is_token & ~known
     pools = np.where(known, OWN, np.where(unknown, NONE, DRAWN))
-    keys = _keys(pools, np.where(unknown, (elements.values & _KEY).view(np.int64), first))
+    keys = keys_of(pools, np.where(unknown, elements.values.view(np.int64), first))
     return Elements(elements, keys, (part,), len(tokens.values), int(unknown.sum()))
 
 
@@ -178,7 +186,7 @@ def _rows(encoder: Encoder, spans: Spans) -> Elements:
     rows = encoder.encode_spans(spans).ids
     part = Rows(rows.values, np.ones(len(rows.values), np.int64))
     hashes = Ragged(hash_numbers(rows.values), rows.offsets)
-    return Elements(hashes, _keys(OWN, rows.values), (part,), len(rows.values))
+    return Elements(hashes, keys_of(OWN, rows.values), (part,), len(rows.values))
 
 
 def _pieces(encoder: TokenizerEncoder, spans: Spans) -> Elements:
@@ -213,10 +221,6 @@ def _parts(encoded: Encoded, elements: int) -> tuple[Rows, ...]:
         sizes = np.full(elements, each) if part.sizes is None else part.sizes.values.astype(np.int64)
         found.append(Rows(part.rows.values, sizes))
     return tuple(found)
-
-
-def _keys(pools: Any, rows: np.ndarray) -> np.ndarray:
-    return np.asarray(pools).astype(np.uint64) << _SHIFT | rows.view(np.uint64)
 
 
 def _combined(rows: Any) -> np.ndarray:

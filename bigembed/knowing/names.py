@@ -15,39 +15,25 @@ from bigembed.encoders.numbers import read as read_numbers
 from bigembed.encoders.subword import SubwordEncoder
 from bigembed.encoders.text import tokenize
 from bigembed.encoders.tokenizer import TokenizerEncoder
-from bigembed.knowing.elements import OWN, Elements, Rows, pools_of, reader_of, rows_in
-from bigembed.knowing.tally import Counts
+from bigembed.encoders.values import hash_numbers
+from bigembed.knowing.elements import NONE, OWN, Elements, Reader, Rows, keys_of, pools_of, reader_of, rows_in
+from bigembed.knowing.tally import Counts, Tally
+from bigembed.ragged import Ragged
 
 
 @dataclass(slots=True)
 class Value:
-    """A raw value: its text, how often it came, and its hash."""
+    """A raw value: its text, and how often it came."""
 
     text: str
     count: int
-    hash: int
-
-
-@dataclass(slots=True)
-class _Place:
-    """Where a value came first: the row of a column, and which element of it."""
-
-    column: Column
-    row: int
-    element: int
-    count: int = 0
 
 
 def name_values(
     encoder: Encoder, counts: Counts, columns: Sequence[Column], index: np.ndarray | None = None
 ) -> list[Value]:
     """Return values as texts: by the words of the table where it has them, otherwise from the data, which is read until all are found."""
-    texts = {int(h): _word_of(encoder, int(k)) for h, k in zip(counts.hashes, counts.keys, strict=True)}
-    wanted = np.sort(np.array([value for value, text in texts.items() if text is None], np.uint64))
-    if len(wanted):
-        texts |= _find(encoder, wanted, columns, index)
-    pairs = zip(counts.hashes.tolist(), counts.counts.tolist(), strict=True)
-    return [Value(texts[value] or f"hash {value:016x}", count, value) for value, count in pairs]
+    return _named(encoder, counts, reader_of(encoder), columns, index)
 
 
 def values_of_row(
@@ -59,7 +45,7 @@ def values_of_row(
     limit: int = 20,
     residents: np.ndarray | None = None,
     progress: Callable[[int], None] | None = None,
-) -> tuple[list[Value], int, int]:
+) -> tuple[list[Value], Tally]:
     """Return the raw values that have a row among theirs, the most frequent first.
 
     Parameters
@@ -82,31 +68,24 @@ def values_of_row(
     Returns
     -------
     values : list of Value
-    different, occurrences : int
+    tally : Tally
         Of all values that have the row, also those that are not named.
     """
-    if isinstance(encoder, BucketizedEncoder):
-        return _numbers_of_row(encoder, row, columns, index, limit)
-    found: dict[int, _Place] = {}
-    for column, first, spans in _blocks(columns, index):
-        elements = reader_of(encoder, residents)(spans)
+    read_block, tally, done = _raw_reader_of(encoder, residents), Tally(), 0
+    for _, _, spans in _blocks(columns, index):
+        elements = read_block(spans)
         having = _having(elements.parts[part], row)
-        hashes, where, times = np.unique(elements.hashes.values[having], return_index=True, return_counts=True)
-        for value, at, count in zip(hashes.tolist(), where.tolist(), times.tolist(), strict=True):
-            if value not in found:
-                found[value] = _place(elements, int(having[at]), column, first, index)
-            found[value].count += count
+        tally.add(elements.hashes.values[having], elements.keys[having])
+        done += len(spans)
         if progress is not None:
-            progress(first + len(spans))
-    shown = sorted(found.items(), key=lambda item: (-item[1].count, item[0]))[:limit]
-    values = [Value(_text_at(encoder, place), place.count, value) for value, place in shown]
-    return values, len(found), sum(place.count for place in found.values())
+            progress(done)
+    return _named(encoder, tally.kept().top(limit), read_block, columns, index), tally
 
 
 def texts_of(encoder: Encoder, spans: Spans) -> list[str]:
     """Return the elements of one sample as texts, in the order in which ``elements.reader_of`` gives their hashes."""
     if isinstance(encoder, BucketizedEncoder):
-        return [repr(number) for number in read_numbers(spans).tolist()]
+        return ["missing" if number != number else repr(number) for number in read_numbers(spans).tolist()]
     if isinstance(encoder, TokenizerEncoder):
         return encoder.pieces_of(next(spans.texts()))
     tokens, config = _tokens_of(encoder.config, spans), encoder.config
@@ -129,19 +108,49 @@ def _word_of(encoder: Encoder, key: int) -> str | None:
     return str(row) if words is None else words[row - encoder.word_rows[0]].as_py()
 
 
-def _find(encoder: Encoder, wanted: np.ndarray, columns: Sequence[Column], index: np.ndarray | None) -> dict[int, str]:
+def _named(
+    encoder: Encoder, counts: Counts, read_block: Reader, columns: Sequence[Column], index: np.ndarray | None
+) -> list[Value]:
+    texts = {int(h): _word_of(encoder, int(k)) for h, k in zip(counts.hashes, counts.keys, strict=True)}
+    wanted = np.array([value for value, text in texts.items() if text is None], np.uint64)
+    if len(wanted):
+        texts |= _find(encoder, wanted, read_block, columns, index)
+    pairs = zip(counts.hashes.tolist(), counts.counts.tolist(), strict=True)
+    return [Value(texts[value] or "", count) for value, count in pairs]
+
+
+def _find(
+    encoder: Encoder, wanted: np.ndarray, read_block: Reader, columns: Sequence[Column], index: np.ndarray | None
+) -> dict[int, str]:
+    """Return the texts of values by their hashes, reading the data until all are found."""
     texts: dict[int, str] = {}
-    read_block = reader_of(encoder)
     for column, first, spans in _blocks(columns, index):
-        elements = read_block(spans)
-        places = np.flatnonzero(np.isin(elements.hashes.values, wanted))
-        hashes, where = np.unique(elements.hashes.values[places], return_index=True)
-        for value, at in zip(hashes.tolist(), places[where].tolist(), strict=True):
+        hashes = read_block(spans).hashes
+        places = np.flatnonzero(np.isin(hashes.values, wanted))
+        values, where = np.unique(hashes.values[places], return_index=True)
+        for value, at in zip(values.tolist(), places[where].tolist(), strict=True):
             if value not in texts:
-                texts[value] = _text_at(encoder, _place(elements, at, column, first, index))
+                sample = int(np.searchsorted(hashes.offsets, at, "right")) - 1
+                row = first + sample if index is None else int(index[first + sample])
+                texts[value] = texts_of(encoder, column.spans(np.array([row])))[at - int(hashes.offsets[sample])]
         if len(texts) == len(wanted):
             break
     return texts
+
+
+def _raw_reader_of(encoder: Encoder, residents: np.ndarray | None) -> Reader:
+    """Return what reads samples as elements with hashes of the raw values: of numbers themselves, and not of their intervals."""
+    read_block = reader_of(encoder, residents)
+    if not isinstance(encoder, BucketizedEncoder):
+        return read_block
+
+    def read_raw(spans: Spans) -> Elements:
+        elements, numbers = read_block(spans), read_numbers(spans)
+        bits = np.where(np.isnan(numbers), np.nan, numbers + 0.0).view(np.int64)  # one zero, one missing number
+        hashes = hash_numbers(bits)
+        return replace(elements, hashes=Ragged(hashes, elements.hashes.offsets), keys=keys_of(NONE, hashes))
+
+    return read_raw
 
 
 def _blocks(columns: Sequence[Column], index: np.ndarray | None) -> Iterator[tuple[Column, int, Spans]]:
@@ -151,16 +160,6 @@ def _blocks(columns: Sequence[Column], index: np.ndarray | None) -> Iterator[tup
         for spans in column.blocks(index):
             yield column, first, spans
             first += len(spans)
-
-
-def _place(elements: Elements, at: int, column: Column, first: int, index: np.ndarray | None) -> _Place:
-    sample = int(np.searchsorted(elements.hashes.offsets, at, "right")) - 1
-    row = first + sample if index is None else int(index[first + sample])
-    return _Place(column, row, at - int(elements.hashes.offsets[sample]))
-
-
-def _text_at(encoder: Encoder, place: _Place) -> str:
-    return texts_of(encoder, place.column.spans(np.array([place.row])))[place.element]
 
 
 def _having(part: Rows, row: int) -> np.ndarray:
@@ -181,20 +180,6 @@ def _tokens_of(config: Any, spans: Spans) -> list[str]:
     return [
         token for text in spans.texts() for token in tokenize(text, config.tokens.name, config.pattern, config.lower)
     ]
-
-
-def _numbers_of_row(
-    encoder: BucketizedEncoder, row: int, columns: Sequence[Column], index: np.ndarray | None, limit: int
-) -> tuple[list[Value], int, int]:
-    found: dict[float, int] = {}
-    for _, _, spans in _blocks(columns, index):
-        numbers = read_numbers(spans)[encoder.encode_spans(spans).ids.values == row]
-        for number, count in zip(*(each.tolist() for each in np.unique(numbers, return_counts=True)), strict=True):
-            key = None if number != number else number
-            found[key] = found.get(key, 0) + count  # type: ignore[index, arg-type]
-    shown = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:limit]
-    values = [Value("missing" if number is None else repr(number), count, 0) for number, count in shown]
-    return values, len(found), sum(found.values())
 
 
 def pieces_with(encoder: SubwordEncoder, word: str, row: int) -> list[str]:

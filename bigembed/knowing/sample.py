@@ -22,7 +22,6 @@ SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """Parts of the sample after which the different values are counted; the last is all of it."""
 MOST = 1 << 21  # different values of a table that are all kept; of more, a part
 RARE = 5  # a count above it is taken for the frequency
-LONGEST = 16.0  # the largest extrapolation that is tried out within the sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,20 +201,21 @@ def extrapolate(points: Sequence[Point], times: float) -> Distinct:
 
     Two laws enclose it: Chao's (2014), which takes the values not seen yet to be equally frequent and so tells too few, and Heaps' power
     law through the last two points, which tells too many, as its exponent falls. Where between them the truth lies is tried out
-    within the sample, by telling its last point from an earlier one, as far away.
+    within the sample, by telling its last point from each of the earlier ones.
     """
     last = points[-1]
     if times <= 1:
         return Distinct(last.values, last.values, last.values, last.once / max(1, last.total))
+    tried = [_between(points[:size], last) for size in range(2, len(points)) if _ratio(points[size - 1], last) > 1]
+    where = sum(tried) / len(tried) if tried else 0.5
     low, high = _bounds(points, times)
-    between = [_between(points[:size], last) for size in range(2, len(points)) if _ratio(points[size - 1], last) > 1]
-    apart = min(times, LONGEST)
-    ratios = [_ratio(points[size - 1], last) for size in range(2, len(points)) if _ratio(points[size - 1], last) > 1]
-    nearest = min(range(len(ratios)), key=lambda i: abs(math.log(ratios[i] / apart)), default=None)
-    where = 0.5 if nearest is None else between[nearest]
-    values = low ** (1 - where) * high**where if low > 0 else 0.0
-    slope = math.log(values / last.values) / math.log(times) if 0 < last.values < values else 0.0
-    return Distinct(low, values, high, min(1.0, slope * values / max(1.0, last.total * times)))
+    values, before = (_law(points, size, where) for size in (times, 0.9 * times + 0.1))
+    return Distinct(low, values, high, (values - before) / max(1.0, 0.1 * (times - 1) * last.total))
+
+
+def _law(points: Sequence[Point], times: float, where: float) -> float:
+    low, high = _bounds(points, times)
+    return low ** (1 - where) * high**where if low > 0 else 0.0
 
 
 def _bounds(points: Sequence[Point], times: float) -> tuple[float, float]:

@@ -5,8 +5,11 @@ import math
 import numba
 import numpy as np
 
+from bigembed.hashing import mix
+
 PRECISION = 14
 _BITS = 64
+_STIR = np.uint64(0x6A09E667F3BCC908)  # rows are told by the same hashes, and are to say nothing of the sketch's error
 
 
 class HyperLogLog:
@@ -28,12 +31,8 @@ class HyperLogLog:
         return 1.0389 / math.sqrt(len(self.registers))
 
     def add(self, hashes: np.ndarray) -> None:
-        """Add values by their hashes (uint64), whose bits must be as good as random."""
+        """Add values by their hashes (uint64)."""
         _add(hashes, self.precision, self.registers)
-
-    def absorb(self, other: "HyperLogLog") -> None:
-        """Add the values of another sketch of the same precision."""
-        np.maximum(self.registers, other.registers, out=self.registers)
 
     def estimate(self) -> float:
         """Return about how many different values were added."""
@@ -74,8 +73,9 @@ def _tau(share: float) -> float:
 def _add(hashes: np.ndarray, precision: int, registers: np.ndarray) -> None:
     shift, longest = np.uint64(64 - precision), 65 - precision
     for i in range(len(hashes)):
-        at = hashes[i] >> shift
-        rest, length = hashes[i] << np.uint64(precision), 1
+        hashed = mix(hashes[i] ^ _STIR)
+        at = hashed >> shift
+        rest, length = hashed << np.uint64(precision), 1
         while length < longest and rest >> np.uint64(63) == 0:
             rest <<= np.uint64(1)
             length += 1
