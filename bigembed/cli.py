@@ -12,7 +12,7 @@ from bigembed.cores import world_size
 from bigembed.errors import UserError, of_the_disk
 
 COMMANDS = {
-    "train": "train a job: bigembed train [experiment=NAME] [key=value …] [-m]; bigembed train resume=RUN",
+    "train": "train a job: bigembed train [experiment=NAME] [key=value …] [-m]; bigembed train resume=RUN; grow=RUN",
     "plan": "where tables would lie on a cluster: bigembed plan [key=value …] plan=h100 plan.world_size=64 [out=FILE]",
     "evaluate": "the figures of a run, on its own data or other: bigembed evaluate run=RUN [data.path=PATH]",
     "predict": "labels with probabilities: bigembed predict run=RUN [input=FILE] [output=FILE]",

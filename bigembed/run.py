@@ -43,7 +43,7 @@ STATE = "state.json"  # in a checkpoint
 # What cannot change a result, or is guarded by the fingerprint of the data: a run may be moved, and so may its data.
 FREE_TO_CHANGE = re.compile(
     r"(runtime|plan|sharding(?!\.(forward|backward)))\.|tables\.\w+\.sharding\.|"
-    r"(data\.(path|work_dir|cache_mib|in_memory_mib)|trainer\.(pipeline|save_memory_mib)) "
+    r"(data\.(path|work_dir|cache_mib|in_memory_mib)|trainer\.(pipeline|save_memory_mib)|grow) "
 )
 CHUNK = 1 << 20  # bytes read at once
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from rich.console import Console
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed import run
@@ -195,7 +194,7 @@ def begin(training: Training) -> None:
     save(training)
     training.saver.wait()
     if training.runtime.chief:
-        told.print(Console(stderr=True))
+        told.print()
 
 
 def loop(training: Training, report: Report, stop: Stop) -> None:

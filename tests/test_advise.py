@@ -105,6 +105,7 @@ def test_n_grams_are_told_apart_from_words() -> None:
     assert sampled.tokens.counts.tolist() == [3, 2, 2]
     assert sampled.grams is not None and sampled.grams.counts.tolist() == [2, 1, 1]
     assert sampled.elements.points[-1].total == 11
+    assert look(VocabTable(ngrams=2), [open_values(pa.array(["a", "b"]), "text")], Order(2, 0.0, 0), 2).grams is None
 
 
 def test_many_values_are_counted_by_a_part_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,8 +168,9 @@ def rare(values: int) -> np.ndarray:
 
 
 def test_all_values_that_fit_have_rows_of_their_own() -> None:
-    (each,) = propose({"t": case_of(rare(1000))}, 1001 * ROW, 0.1).values()
+    (each,) = propose({"t": case_of(rare(1000), table=VocabTable(ngrams=2))}, 1001 * ROW, 0.1).values()
     assert isinstance(each.table, VocabTable) and (each.table.min_count, each.table.max_size) == (1, None)
+    assert each.table.ngrams == 1  # of n-grams there are none
     assert (each.unknown, each.mixed, each.collisions, each.rows) == (0, 0, 0, 1001)
 
 

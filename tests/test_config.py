@@ -401,7 +401,7 @@ REFUSED |= {
 @functools.cache
 def composed(arguments: str) -> Job:
     """The job that a command line describes; not to be changed."""
-    return job_of(arguments)
+    return job_of(f"{arguments} hydra.run.dir=.")
 
 
 @functools.cache

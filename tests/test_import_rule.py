@@ -22,7 +22,7 @@ FLOORS = [
     ["run", "admission"],
     ["encoders", "data", "vectors"],
     ["signals", "report"],
-    ["examples", "weighing", "composed"],
+    ["examples", "weighing", "composed", "growth"],
     ["prepare"],
     ["knowing"],
     # ---- torch only from here on

@@ -17,6 +17,7 @@ from bigembed.config.schema import Job, PlanOptions
 from bigembed.errors import UserError
 from bigembed.examples import table_rows
 from bigembed.files import replace as replace_file
+from bigembed.growth import begin_from
 from bigembed.report import say
 
 OWN = tuple(f"{field.name}=" for field in fields(PlanOptions))
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
         if argument in ("-m", "--multirun") or argument.startswith(OF_TRAINING):
             raise UserError(f"{argument} is for bigembed train; a plan is of one job and has no run folder")
     with tempfile.TemporaryDirectory(prefix="bigembed-plan-") as folder:  # for what is learned from the data
-        compose.run([*others, f"hydra.run.dir={folder}"], partial(_plan, options))
+        compose.run([*begin_from(others), f"hydra.run.dir={folder}"], partial(_plan, options))
     return 0
 
 

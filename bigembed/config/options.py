@@ -25,6 +25,7 @@ BESIDES = {
     "resume=RUN": "Go on with the run in a folder, as it was configured; only what cannot change the result can be given with it: "
     "runtime, sharding, plan, trainer.pipeline, trainer.save_memory_mib, and where the data lies.",
     "resume=auto": "Begin the run in hydra.run.dir, or go on with it where it is there already.",
+    "grow=RUN": "Begin a new run from what another one has learned, with its options where no others are given; see docs/growing.md.",
     "-m": "A sweep: options may have several values, key=1,2,3, and every combination is trained.",
     "--cfg job": "Show the job instead of training it.",
     "--config-dir DIR": "More YAML files, e.g. DIR/experiment/mine.yaml for experiment=mine.",

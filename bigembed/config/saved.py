@@ -78,7 +78,7 @@ def as_dict(job: Job) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any]) -> Job:
     """Return the job that ``as_dict`` made ``values`` of, checked by the types of the schema."""
-    values = _literal(values)
+    values = literal(values)
     data, head, tables = values.pop("data"), values.pop("head"), values.pop("tables")
     composed = OmegaConf.merge(OmegaConf.structured(Job), values)
     composed.data = _of_kind("data", kinds.DATA, data)
@@ -165,13 +165,13 @@ def _fields(options: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(options)] if dataclasses.is_dataclass(options) else []
 
 
-def _literal(value: Any) -> Any:
+def literal(value: Any) -> Any:
     """Return ``value`` with every text escaped, so that OmegaConf takes "${" for what it is."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
     if isinstance(value, dict):
-        return {name: _literal(entry) for name, entry in value.items()}
-    return [_literal(entry) for entry in value] if isinstance(value, list) else value
+        return {name: literal(entry) for name, entry in value.items()}
+    return [literal(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

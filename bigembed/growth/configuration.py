@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 
 from bigembed.config import saved
 from bigembed.config.groups import SCHEMA
-from bigembed.config.saved import _literal as literal
+from bigembed.config.saved import literal
 from bigembed.config.schema import Job
 from bigembed.errors import UserError
 

@@ -11,6 +11,8 @@ from rich.table import Table
 
 from bigembed.growth.rows import Segment
 
+WIDTH = 160  # of tables that go into a file or a pipe
+
 
 @dataclass(slots=True)
 class Told:
@@ -41,8 +43,11 @@ class Told:
         self.tables.append((name, *(f"{count:,}" for count in (old, rows, kept, moved, new, old - kept))))
         self.notes += [f"{name}: {note}" for note in [*(segment.note for segment in segments), *notes] if note]
 
-    def print(self, console: Console) -> None:
-        """Print everything."""
+    def print(self) -> None:
+        """Print everything to the standard error."""
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            console.width = WIDTH
         heads = ("rows of", "before", "now", "kept", "moved", "new", "dropped")
         print_line = partial(console.print, highlight=False, markup=False, soft_wrap=True)
         print_line(f"grown from {self.before}")

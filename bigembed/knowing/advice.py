@@ -261,7 +261,7 @@ def _of_words(case: Case, kind: str, room: float, mixed: float, why: str) -> Pro
     fits = words + buckets + 1 <= room
     if not fits:
         part = (room - 1) / (words + buckets)
-        words, buckets = max(1, int(words * part)), int(buckets * part)
+        words, buckets = max(1, int(words * part)), max(min(buckets, 1), int(buckets * part))
     exact = fits and distinct.low == distinct.high
     options: dict[str, Any] = {"min_count": least, "max_size": None if exact else words}
     if buckets:
@@ -291,6 +291,8 @@ def _rows_for(group: Group, mixed: float) -> int:
 def _table(case: Case, kind: str, **options: Any) -> TableConfig:
     """Return a table of a kind with what it has in common with the configured one."""
     own = KINDS[kind]
+    if case.sampled.grams is None and issubclass(own, TextTable):
+        options["ngrams"] = 1  # also where there could be n-grams, but every sample has one value
     if type(case.table) is own:
         return replace(case.table, **options)
     shared = {each.name for each in fields(TextTable)} & {each.name for each in fields(own)}

@@ -5,12 +5,12 @@ import numpy as np
 import pyarrow as pa
 
 from bigembed.encoders.subword import END_OF_LINE, SubwordEncoder
+from bigembed.encoders.subword_rows import BASIS32, feed32
 from bigembed.hashing import BASIS, feed, finish
 from bigembed.knowing.elements import DRAWN
 from bigembed.knowing.tally import MOST, Tally
 
 _BLOCK = 1 << 14  # words
-_FNV_BASIS, _FNV_PRIME = np.uint32(2166136261), np.uint32(16777619)
 
 
 def tally_grams(encoder: SubwordEncoder, most: int = MOST) -> Tally:
@@ -66,13 +66,13 @@ def _grams(
         for start in range(begin, end):
             if letters[start] & 0xC0 == 0x80:
                 continue
-            at, hashed, short = start, BASIS, _FNV_BASIS
+            at, hashed, short = start, BASIS, BASIS32
             for n in range(1, max_n + 1):
                 if at == end:
                     break
                 while True:
                     hashed = feed(hashed, np.uint64(letters[at]))
-                    short = (short ^ np.uint32(np.int8(letters[at]))) * _FNV_PRIME
+                    short = feed32(short, letters[at])
                     at += 1
                     if at == end or letters[at] & 0xC0 != 0x80:
                         break

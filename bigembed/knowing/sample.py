@@ -129,7 +129,7 @@ class Sampled:
     tokens : Group
         Tokens, or values.
     grams : Group or None
-        n-grams of them, where the table has any.
+        n-grams of them, where there are any.
     elements : Group
         Both together.
     rows, whole : int
@@ -193,7 +193,8 @@ def look(
         first = last
     times = order.train_size / rows
     groups = [_group(tally, tuple(own), times) for tally, own in zip(tallies, points, strict=True)]
-    return Sampled(groups[0], groups[1] if ngrams > 1 else None, groups[-1], rows, order.train_size)
+    grams = groups[1] if ngrams > 1 and tallies[1].total else None
+    return Sampled(groups[0], grams, groups[-1], rows, order.train_size)
 
 
 def extrapolate(points: Sequence[Point], times: float) -> Distinct:
