@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchrec import JaggedTensor, KeyedJaggedTensor
+from torchrec import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
 from bigembed.config.physical import Part, is_weighted, part_name, parts, per_element
 from bigembed.config.schema import (
@@ -78,9 +78,7 @@ class Composition(nn.Module):
             Lengths, weights, sizes and numbers.
         """
         rows = {name: value for mapping in looked_up for name, value in mapping.items()}
-        vectors = (
-            [] if self.means is None else self._sums(torch.cat(list(sums), 1) if len(sums) > 1 else sums[0], batch)
-        )
+        vectors = [] if self.means is None else self._sums(self._in_order(sums), batch)
         elements = {name: self._elements(name, rows, batch) for name in self.job.features if self._is_looked_up(name)}
         for name in self.pooled:
             if name in elements:
@@ -92,6 +90,14 @@ class Composition(nn.Module):
 
     def _is_looked_up(self, name: str) -> bool:
         return per_element(self.job, self.job.features[name])
+
+    def _in_order(self, sums: Sequence[KeyedTensor]) -> torch.Tensor:
+        """Return the sums in the order of ``bags``: TorchRec puts them side by side by the ranks that hold them."""
+        keys = [key for each in sums for key in each.keys()]
+        if keys == list(self.widths):
+            return torch.cat([each.values() for each in sums], 1) if len(sums) > 1 else sums[0].values()
+        found = {key: each[key] for each in sums for key in each.keys()}
+        return torch.cat([found[name] for name in self.widths], 1)
 
     def _sums(self, sums: torch.Tensor, batch: Any) -> list[torch.Tensor]:
         """Return the pooled vectors of the features that come as sums."""
@@ -216,7 +222,8 @@ def _names(job: Job, name: str) -> list[str]:
 def _by_element(rows: torch.Tensor, part: Part, sizes: KeyedJaggedTensor | None) -> torch.Tensor:
     """Return the sums of the rows of each element; those of a part that is weighed stay apart."""
     if sizes is not None:
-        return torch.segment_reduce(rows, "sum", lengths=sizes.values())
+        lengths = sizes.values()
+        return torch.segment_reduce(rows, "sum", lengths=lengths) if len(lengths) else rows
     if part.per_element == 1 or part.suffix:
         return rows
     return rows.view(-1, part.per_element, part.dim).sum(1)

@@ -103,13 +103,13 @@ class Model(nn.Module):
         """Return the head's scores of every sample."""
         sums, looked_up = [], []
         if self.tables is not None:
-            sums.append(self.tables(batch.features).values())
+            sums.append(self.tables(batch.features))
         if self.weighted is not None:
-            sums.append(self.weighted(batch.weighted).values())
+            sums.append(self.weighted(batch.weighted))
         if self.managed is not None:
-            sums.append(self.managed(batch.features)[0].values())
+            sums.append(self.managed(batch.features)[0])
         if self.managed_weighted is not None:
-            sums.append(self.managed_weighted(batch.weighted)[0].values())
+            sums.append(self.managed_weighted(batch.weighted)[0])
         for name, module in self.sequences.items():
             found = module(batch.weighted if name.endswith(WEIGHTED) else batch.features)
             looked_up.append(found[0] if MANAGED in name else found)

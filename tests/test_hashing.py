@@ -40,7 +40,11 @@ def test_golden_values_hold_for_as_long_as_the_name_does():
 
 def test_golden_values_of_what_is_made_of_a_hash():
     hashed = np.uint64(0x901962260B6A34D5)
-    assert [int(hashing.nth_hash(hashed, np.uint64(k))) for k in range(3)] == [0x901962260B6A34D5, 0x8639D7F9A71A137C, 0x44057A4618EB5F57]
+    assert [int(hashing.nth_hash(hashed, np.uint64(k))) for k in range(3)] == [
+        0x901962260B6A34D5,
+        0x8639D7F9A71A137C,
+        0x44057A4618EB5F57,
+    ]
     assert [int(digit) for digit in hashing.split(hashed, np.uint64(1000))] == [562, 0xE327649C96DE6008]
     signs = [int(hashing.sign_of(np.uint64(hashing.hash_string(text)))) for text in "abcdefgh"]
     assert signs == [1, 1, 1, 1, -1, 1, 1, 1]

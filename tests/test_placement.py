@@ -27,6 +27,7 @@ from bigembed.config.schema import (
     Job,
     Kernel,
     Kind,
+    ManagedTable,
     Pooling,
     Precision,
     TableOptimizer,
@@ -38,16 +39,17 @@ BOTH = (CPU, CUDA)
 
 
 def job_of(options: str = "", sequence: bool = False) -> Job:
-    """A job of two tables, a and b, with options of its own; b's rows are a sequence if asked for."""
+    """A job of two tables, a and b, with options of its own; b's rows are a sequence, or change hands ("managed"), if asked for."""
+    plain = options.removeprefix("managed ")
     job = Job(
         data=GeneratedData(),
-        tables={"a": HashedTable(dim=256), "b": HashedTable(dim=256)},
+        tables={"a": HashedTable(dim=256), "b": HashedTable(dim=256) if plain == options else ManagedTable(dim=256)},
         features={"a": FeatureConfig("a"), "b": FeatureConfig("b")},
         head=AttentionHead() if sequence else BagHead(),
     )
     if sequence:
         job.features["b"].pooling = Pooling.none
-    return override(job, options.split())
+    return override(job, plain.split())
 
 
 def refusal(job: Job, device: str) -> str | None:
@@ -152,6 +154,18 @@ REFUSED: list[tuple[str, bool, tuple[str, ...], tuple[str, ...]]] = [
             ("table_column_wise", "forward", "is scaled in blocks"),
         )
     ),
+    (
+        "managed tables.b.sharding.kernel=dense",
+        False,
+        BOTH,
+        ("tables.b has the kernel dense:", "begin anew", "use fused"),
+    ),
+    (
+        "managed tables.b.sharding.kind=table_wise",
+        False,
+        BOTH,
+        ("tables.b is sharded table_wise:", "it is managed", "row_wise"),
+    ),
     # what does not go together, or has no effect
     (
         "sharding.forward=int8 tables.b.dim=48",
@@ -198,20 +212,20 @@ def test_what_cannot_be_is_refused_with_its_reason_where_it_cannot(
 def test_every_refusal_of_the_source_is_tried() -> None:
     source = Path(placement.__file__).read_text()
     said = [refusal(job_of(options, sequence), device) for options, sequence, on, _ in REFUSED for device in on]
-    assert len(REFUSED) == 34 and len(said) == 61
+    assert len(REFUSED) == 36 and len(said) == 65
     # By function: a refusal is raised, or returned as a reason that check_placement raises.
     assert source.count("raise UserError(") == 7
     functions = {found[1]: found[0] for found in re.finditer(r"def (\w+)\(.*?(?=\ndef |\Z)", source, re.DOTALL)}
     assert {
         name: len(re.findall(r"return (?!None|wrong_kernel)", functions[name])) for name in functions if "wrong" in name
     } == {
-        "wrong_kernel": 4,
-        "wrong_kind": 6,
+        "wrong_kernel": 5,
+        "wrong_kind": 7,
         "wrong_dtype": 2,
     }
     # Every reason once or more, by words that only it has; `can be sharded in no way` has a test of its own.
     reasons = {
-        "wrong_kernel": ["on SSD", "there is no GPU", "clip_value", "wrong sizes on a CPU"],
+        "wrong_kernel": ["on SSD", "there is no GPU", "clip_value", "wrong sizes on a CPU", "begin anew"],
         "wrong_kind": [
             "holds the whole table",
             "pooled features only",
@@ -219,6 +233,7 @@ def test_every_refusal_of_the_source_is_tried() -> None:
             "too small to be cut",
             "cannot add up",
             "is scaled in blocks",
+            "gives out rows",
         ],
         "wrong_dtype": ["trains no bf16", "rounded to the nearest"],
         "_check_options": ["travels in blocks", "min_partition has no meaning", "cache_load_factor has no meaning"],

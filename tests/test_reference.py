@@ -59,7 +59,19 @@ def batches(classes: int) -> list[Batch]:
         values = torch.from_numpy(rng.integers(0, ROWS, int(lengths.sum())))
         labels = torch.from_numpy(rng.integers(0, classes, size))
         features = KeyedJaggedTensor(keys=["text"], values=values, lengths=lengths)
-        made.append(Batch(features, None, None, torch.empty(size, 0), labels, torch.arange(size), 1 / size, np.arange(size), len(values)))
+        made.append(
+            Batch(
+                features,
+                None,
+                None,
+                torch.empty(size, 0),
+                labels,
+                torch.arange(size),
+                1 / size,
+                np.arange(size),
+                len(values),
+            )
+        )
     return made
 
 

@@ -87,7 +87,9 @@ def _trained(planned: Planned) -> dict[str, Any]:
         figures = run.read_metrics(folder)
         if done.returncode or figures is None:
             why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise UserError(f"the run {folder} of the sweep failed: {why.removeprefix('bigembed: ')}; type the same again to go on")
+            raise UserError(
+                f"the run {folder} of the sweep failed: {why.removeprefix('bigembed: ')}; type the same again to go on"
+            )
     encoders = load_encoders(job, folder / run.ENCODERS)
     size = bytes_of(job, {name: encoder.rows for name, encoder in encoders.items()})
     judged = figures["validation"]

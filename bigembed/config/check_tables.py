@@ -48,6 +48,11 @@ def check_tables(job: Job) -> None:
                 f"{path}.crossed_with: values of several columns are hashed together, which tables.{feature.table} does not; "
                 "use table=hashed, compositional or managed"
             )
+        if feature.crossed_with and isinstance(table, CompositionalTable) and table.values is not None:
+            raise UserError(
+                f"{path}.crossed_with: what is crossed is hashed, but tables.{feature.table}.values takes whole numbers as they are; "
+                "leave values out"
+            )
         if feature.column in feature.crossed_with or len(set(feature.crossed_with)) < len(feature.crossed_with):
             raise UserError(f"{path}.crossed_with names a column twice")
         if feature.weights is not None:

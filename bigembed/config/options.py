@@ -62,7 +62,10 @@ def command_help(command: str, usage: str) -> str:
         about = textwrap.wrap(section.about.replace("`", ""), WIDTH)
         return "\n".join([*lines, "", *about, *_listed(section.rows)])
     lines += ["", "Folders and flags:", *(line for head, text in BESIDES.items() for line in _entry(head, text))]
-    lines += ["", "Choices, each group=name (a table, a feature or a number has a place besides: table@tables.NAME=hashed):"]
+    lines += [
+        "",
+        "Choices, each group=name (a table, a feature or a number has a place besides: table@tables.NAME=hashed):",
+    ]
     for group, choices in groups().items():
         for name, comment in choices.items():
             lines += _entry(f"{group}={name}", comment)

@@ -71,6 +71,12 @@ def part_name(name: str, part: Part) -> str:
     return f"{name}-{part.suffix}" if part.suffix else name
 
 
+def option_path(job: Job, name: str) -> str:
+    """Return the path of the options of a table of a physical job."""
+    table = job.tables[name]
+    return f"tables.{table.of if isinstance(table, PartTable) else name}"
+
+
 def per_element(job: Job, feature: FeatureConfig) -> bool:
     """Whether the rows of a feature are looked up one by one: they stay a sequence, or are not simply added up."""
     table = job.tables[feature.table]

@@ -1,5 +1,8 @@
 """Which sharding kinds and kernels a table may have: what TorchRec does wrong or ignores is refused here, with the reason. No torch."""
 
+from functools import cache
+
+from bigembed.config.physical import option_path
 from bigembed.config.schema import (
     DType,
     Job,
@@ -43,8 +46,12 @@ def min_partition_of(job: Job, name: str) -> int | None:
 
 def column_blocks(job: Job, name: str) -> int:
     """Return into how many blocks TorchRec cuts a table's columns: of the least width that divides them and is a multiple of 4."""
-    least, dim = min_partition_of(job, name) or DEFAULT_WIDTH, job.tables[name].dim
-    return dim // next((width for width in range(least, dim) if dim % width == 0 and width % 4 == 0), dim)
+    return _blocks(min_partition_of(job, name) or DEFAULT_WIDTH, job.tables[name].dim)
+
+
+@cache
+def _blocks(least: int, dim: int) -> int:
+    return dim // next((width for width in range(-(-least // 4) * 4, dim, 4) if dim % width == 0), dim)
 
 
 def cache_load_factor_of(job: Job, name: str) -> float:
@@ -87,14 +94,16 @@ def check_placement(job: Job, device: str) -> None:
         kind, kernel = kind_of(job, name), kernel_of(job, name)
         _check_options(job, name)
         if reason := wrong_dtype(table, kernel, device):
-            raise UserError(f"tables.{name}.dtype={table.dtype.name}: {reason}")
+            raise UserError(f"{option_path(job, name)}.dtype={table.dtype.name}: {reason}")
         if reason := wrong_kernel(job, name, kernel, device):
-            raise UserError(f"tables.{name} has the kernel {kernel.name}: {reason}")
+            raise UserError(f"{option_path(job, name)} has the kernel {kernel.name}: {reason}")
         if kind is not Kind.auto and (reason := wrong_kind(job, name, kind, device)):
-            raise UserError(f"tables.{name} is sharded {kind.name}: {reason}")
+            raise UserError(f"{option_path(job, name)} is sharded {kind.name}: {reason}")
         if not kinds_of(job, name, device):
             reasons = {wrong_kind(job, name, each, device) for each in Kind if each is not Kind.auto}
-            raise UserError(f"tables.{name} can be sharded in no way: {'; '.join(sorted(filter(None, reasons)))}")
+            raise UserError(
+                f"{option_path(job, name)} can be sharded in no way: {'; '.join(sorted(filter(None, reasons)))}"
+            )
 
 
 def wrong_kernel(job: Job, name: str, kernel: Kernel, device: str) -> str | None:
@@ -168,10 +177,14 @@ def _check_options(job: Job, name: str) -> None:
     for way in _int8(job):
         if job.tables[name].dim % INT8_BLOCK:
             raise UserError(
-                f"sharding.{way}=int8 travels in blocks of {INT8_BLOCK} columns, but tables.{name}.dim is "
+                f"sharding.{way}=int8 travels in blocks of {INT8_BLOCK} columns, but {option_path(job, name)}.dim is "
                 f"{job.tables[name].dim}; use a multiple of {INT8_BLOCK}, or fp16 or bf16"
             )
     if own.min_partition is not None and kind not in (Kind.auto, *CUTS_COLUMNS):
-        raise UserError(f"tables.{name}.sharding.min_partition has no meaning for a table that is sharded {kind.name}")
+        raise UserError(
+            f"{option_path(job, name)}.sharding.min_partition has no meaning for a table that is sharded {kind.name}"
+        )
     if own.cache_load_factor is not None and kernel not in (Kernel.auto, Kernel.fused_uvm_caching):
-        raise UserError(f"tables.{name}.sharding.cache_load_factor has no meaning for the kernel {kernel.name}")
+        raise UserError(
+            f"{option_path(job, name)}.sharding.cache_load_factor has no meaning for the kernel {kernel.name}"
+        )

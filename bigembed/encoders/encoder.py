@@ -247,7 +247,11 @@ def encode_all(
     def work(spans: Spans) -> Encoded:
         block = encoder.encode_spans(spans, encoder.dtype)
         # A kernel's array has room to spare, which many blocks kept at once would add up.
-        return Encoded(tuple(Ids(_trimmed(part.rows), part.sizes and _trimmed(part.sizes)) for part in block.parts), block.tokens, block.signs)
+        return Encoded(
+            tuple(Ids(_trimmed(part.rows), part.sizes and _trimmed(part.sizes)) for part in block.parts),
+            block.tokens,
+            block.signs,
+        )
 
     blocks: list[Encoded] = []
     size = done = 0

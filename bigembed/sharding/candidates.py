@@ -11,6 +11,7 @@ from torchrec.distributed.planner.types import ParameterConstraints, Shard, Shar
 from torchrec.distributed.types import CacheParams, ModuleSharder
 
 from bigembed.admission import BYTES, check_shared
+from bigembed.config.physical import option_path
 from bigembed.config.placement import (
     CUTS_COLUMNS,
     IN_HOST_MEMORY,
@@ -106,7 +107,7 @@ def _kinds(job: Job, name: str, rows: int, cluster: Cluster) -> list[Kind]:
         check_shared(name, rows, cluster.world_size)
         return kinds
     if kind_of(job, name) is not Kind.auto:
-        _check_rows(name, kinds[0], rows, _ranks_of_rows(kinds[0], cluster))
+        _check_rows(option_path(job, name), kinds[0], rows, _ranks_of_rows(kinds[0], cluster))
         return kinds
     if cluster.world_size == 1:
         return [Kind.table_wise]
@@ -130,7 +131,7 @@ def _fills(rows: int, ranks: int) -> bool:
     return -(-rows // ranks) * (ranks - 1) < rows
 
 
-def _check_rows(name: str, kind: Kind, rows: int, ranks: int) -> None:
+def _check_rows(path: str, kind: Kind, rows: int, ranks: int) -> None:
     if _fills(rows, ranks):
         return
     why = (
@@ -139,8 +140,8 @@ def _check_rows(name: str, kind: Kind, rows: int, ranks: int) -> None:
         else f"but its {rows:,} rows in blocks of {-(-rows // ranks):,} are used up before the last rank"
     )
     raise UserError(
-        f"tables.{name} is sharded {kind.name}, which cuts its rows over {ranks:,} ranks, {why}; use "
-        f"tables.{name}.sharding.kind=table_wise"
+        f"{path} is sharded {kind.name}, which cuts its rows over {ranks:,} ranks, {why}; use "
+        f"{path}.sharding.kind=table_wise"
     )
 
 

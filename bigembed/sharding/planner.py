@@ -108,11 +108,8 @@ def make_plan(model: nn.Module, job: Job, cluster: Cluster) -> Planned:
 def _weights(model: nn.Module) -> dict[str, Any]:
     """Return the weights of the tables of ``model`` by table."""
     return {
-        table_of(name): weight
-        for module in collections(model).values()
-        for name, weight in module.named_parameters()
+        table_of(name): weight for module in collections(model).values() for name, weight in module.named_parameters()
     }
-
 
 
 def _best(
