@@ -80,7 +80,19 @@ def make(rows: int, batch: int, bag: int, dim: int, device: torch.device) -> tup
         ids = rng.integers(0, rows, batch * bag)
         features = KeyedJaggedTensor(["text"], torch.from_numpy(ids), lengths=torch.full((batch,), bag))
         labels = torch.from_numpy(rng.integers(0, 2, batch))
-        batches.append(Batch(features, None, None, torch.empty(batch, 0), labels, torch.zeros(batch, dtype=torch.int64), 1 / batch, np.arange(batch), 0))
+        batches.append(
+            Batch(
+                features,
+                None,
+                None,
+                torch.empty(batch, 0),
+                labels,
+                torch.zeros(batch, dtype=torch.int64),
+                1 / batch,
+                np.arange(batch),
+                0,
+            )
+        )
         moved.append(4 * dim * (len(ids) + 2 * len(np.unique(ids))))
     return [each.to(device) for each in batches], float(np.mean(moved))
 

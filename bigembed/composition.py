@@ -93,10 +93,10 @@ class Composition(nn.Module):
 
     def _in_order(self, sums: Sequence[KeyedTensor]) -> torch.Tensor:
         """Return the sums in the order of ``bags``: TorchRec puts them side by side by the ranks that hold them."""
-        keys = [key for each in sums for key in each.keys()]
-        if keys == list(self.widths):
+        tables = [(key, each) for each in sums for key in list(each.keys())]
+        if [key for key, _ in tables] == list(self.widths):
             return torch.cat([each.values() for each in sums], 1) if len(sums) > 1 else sums[0].values()
-        found = {key: each[key] for each in sums for key in each.keys()}
+        found = {key: each[key] for key, each in tables}
         return torch.cat([found[name] for name in self.widths], 1)
 
     def _sums(self, sums: torch.Tensor, batch: Any) -> list[torch.Tensor]:

@@ -386,7 +386,8 @@ class TokenizerTable(TableConfig):
     )
     vocab_size: int = option(
         30_000,
-        "Pieces of the trained tokenizer, at most; refused where wordpiece or unigram find more different characters. Unused where path names a file.",
+        "Pieces of the trained tokenizer, at most; wordpiece and unigram need one for each different character. "
+        "Unused where path names a file.",
         minimum=300,
         maximum=10_000_000,
     )

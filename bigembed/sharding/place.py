@@ -13,6 +13,7 @@ from bigembed.optim import collections
 from bigembed.runtime import Runtime
 from bigembed.sharding.plan import Plan, to_torchrec
 from bigembed.sharding.sharders import sharders
+from bigembed.sharding.single_rows import look_up_as_bags
 
 
 def distribute(model: nn.Module, plan: Plan, job: Job, runtime: Runtime) -> DistributedModelParallel:
@@ -25,12 +26,14 @@ def distribute(model: nn.Module, plan: Plan, job: Job, runtime: Runtime) -> Dist
         tables = {name: plan.tables[name] for name in table_names(collection)}
         extras = {name: _extras(job, name, plan.tables[name].kernel) for name in tables}
         modules[module] = to_torchrec(tables, plan.device, plan.local_world_size, extras)
-    return DistributedModelParallel(
+    placed = DistributedModelParallel(
         model,
         device=torch.device(runtime.device),
         plan=ShardingPlan(plan=modules),
         sharders=sharders(job, runtime.world),
     )
+    look_up_as_bags(placed)
+    return placed
 
 
 def has_caches(model: DistributedModelParallel) -> bool:

@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBatchedEmbeddingBagsCodegen
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed.managed import residents_of
 from bigembed.optim import DENSE_STATES, OF_TABLES, Optimizers, table_of
+from bigembed.sharding.lookups import lookups
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,5 @@ def residents(model: DistributedModelParallel) -> dict[str, dict[str, list[Shard
 
 def forget_caches(model: DistributedModelParallel) -> None:
     """Empty the caches that a GPU keeps of rows in the host's memory: after those were overwritten they are old."""
-    for module in model.modules():
-        if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen):
-            module.reset_cache_states()
+    for module in lookups(model):
+        module.reset_cache_states()
