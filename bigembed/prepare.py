@@ -1,6 +1,7 @@
 """From a job's data to samples: parts opened, labels checked, encoders learned from the training rows (or read back), ids made."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from bigembed.cores import available_cores
 from bigembed.data import Parts, open_data, open_part
 from bigembed.data.labels import check_labels
 from bigembed.data.order import Order
-from bigembed.encoders import Column, Encoder, Scale
+from bigembed.encoders import Column, Encoder, NumberColumn, Scale, Weights, open_weights
 from bigembed.errors import UserError
 from bigembed.examples import Examples, Once, alone, open_column, open_examples
 from bigembed.files import replace
@@ -275,7 +276,7 @@ def _check_same(job: Job, folder: Path, parts: dict[str, pa.Table], labels: dict
     UserError
         Naming the parts that changed.
     """
-    now = {name: _fingerprint(_columns(job, table), labels[name], _plain(job, table)) for name, table in parts.items()}
+    now = {name: _fingerprint(_all_columns(job, table), labels[name]) for name, table in parts.items()}
     path = folder / DATA
     if not path.exists():
         replace(path, json.dumps(now, indent=1).encode())
@@ -293,7 +294,7 @@ def _check_same(job: Job, folder: Path, parts: dict[str, pa.Table], labels: dict
         )
 
 
-def _fingerprint(columns: list[Column], labels: np.ndarray, plain: list[pa.ChunkedArray]) -> str:
+def _fingerprint(columns: Sequence[Column | Weights], labels: np.ndarray) -> str:
     """Return the XXH3 checksum of labels and features' values, whatever pieces and types of numbers they lie in."""
     digest = xxhash.xxh3_128(np.ascontiguousarray(labels).data)
     for column in columns:
@@ -303,14 +304,15 @@ def _fingerprint(columns: list[Column], labels: np.ndarray, plain: list[pa.Chunk
             for piece in pieces:
                 contents.update(piece)
         digest.update(lengths.digest() + contents.digest())
-    for array in plain:
-        for chunk in array.chunks:
-            whole = pa.concat_arrays([chunk])  # without what a slice leaves out
-            digest.update(b"".join(b"" if part is None else memoryview(part) for part in whole.buffers()))
     return digest.hexdigest()
 
 
-def _plain(job: Job, table: pa.Table) -> list[pa.ChunkedArray]:
-    """Return the columns of weights and numbers."""
-    names = [feature.weights for feature in job.features.values() if feature.weights is not None]
-    return [table[name] for name in dict.fromkeys([*names, *(number.column for number in job.numbers.values())])]
+def _all_columns(job: Job, table: pa.Table) -> list[Column | Weights]:
+    """Return the columns of values, then those of weights and of numbers."""
+    weights = dict.fromkeys(feature.weights for feature in job.features.values() if feature.weights is not None)
+    numbers = dict.fromkeys(number.column for number in job.numbers.values())
+    return [
+        *_columns(job, table),
+        *(open_weights(table[name], name) for name in weights),
+        *(NumberColumn(table[name], name) for name in numbers),
+    ]

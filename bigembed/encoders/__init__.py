@@ -28,7 +28,7 @@ from bigembed.encoders.hashed import HashedEncoder
 from bigembed.encoders.ids import IdsColumn, IdsEncoder
 from bigembed.encoders.managed import ManagedEncoder
 from bigembed.encoders.mixed import MixedEncoder
-from bigembed.encoders.numbers import Scale, learn_scale
+from bigembed.encoders.numbers import NumberColumn, Scale, learn_scale
 from bigembed.encoders.subword import SubwordEncoder
 from bigembed.encoders.text import TextColumn, tokenize
 from bigembed.encoders.tokenizer import TokenizerEncoder
@@ -46,6 +46,7 @@ __all__ = [
     "Ids",
     "IdsColumn",
     "IdsEncoder",
+    "NumberColumn",
     "Scale",
     "TextColumn",
     "VocabEncoder",

@@ -1,5 +1,6 @@
 """Columns of weights: a number for each value of another column."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,10 @@ class Weights:
     def take(self, rows: np.ndarray) -> Ragged:
         """Return the weights (float32) of ``rows`` (int64)."""
         return self._weights.take(rows)
+
+    def contents(self) -> Iterator[tuple[np.ndarray, list[Any]]]:
+        """Yield the lengths (int64) and the weights (float32) of all rows, for a checksum."""
+        yield self._weights.lengths, [self._weights.values]
 
     def check(self, encoder: Encoder, column: Column, feature: str, part: str) -> None:
         """Refuse weights that are not one for each value of ``column``.
