@@ -9,7 +9,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed import hashing
 from bigembed.admission import check_shared
-from bigembed.config.physical import PartTable, physical
+from bigembed.config.physical import first_values, physical
 from bigembed.config.placement import check_placement, kernels_of
 from bigembed.config.schema import Job, Kernel, Kind, ManagedTable
 from bigembed.errors import UserError
@@ -114,9 +114,7 @@ def fill_rows(model: DistributedModelParallel, job: Job) -> None:
     """Draw the rows of every table, uniform in [-init_range, init_range): by seed, table and global row id, on any number of ranks."""
     tables = physical(job).tables
     for table, shards in weights(model).items():
-        config = tables[table]
-        reach = 1 / config.dim if config.init_range is None else config.init_range
-        centre = config.centre if isinstance(config, PartTable) else 0.0
+        low, high = first_values(tables[table])
         for shard in shards:
             rows = len(shard.local)
             for start in range(0, rows, BLOCK):
@@ -130,8 +128,8 @@ def fill_rows(model: DistributedModelParallel, job: Job) -> None:
                     row_start=shard.start[0] + start,
                     col_start=shard.start[1],
                     width=shard.shape[1],
-                    low=centre - reach,
-                    high=centre + reach,
+                    low=low,
+                    high=high,
                     threads=torch.get_num_threads(),
                 )
                 if not direct:

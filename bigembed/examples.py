@@ -136,6 +136,14 @@ def open_column(encoder: Encoder | type[Encoder], feature: FeatureConfig, table:
     return Crossed(columns, " × ".join(column.name for column in columns)) if len(columns) > 1 else columns[0]
 
 
+def table_columns(job: Job, name: str, kind: type[Encoder], table: pa.Table) -> dict[str, Column]:
+    """Return the columns that are looked up in a table, each once, by a feature's name, in the order in which they are learned from."""
+    features = {
+        (each.column, *each.crossed_with): feature for feature, each in job.features.items() if each.table == name
+    }
+    return {feature: open_column(kind, job.features[feature], table) for _, feature in sorted(features.items())}
+
+
 def table_rows(job: Job, encoders: Mapping[str, Encoder]) -> dict[str, int]:
     """Return the number of rows of every table of ``config.physical.physical(job)``."""
     return {

@@ -31,7 +31,7 @@ _LEFT = np.uint64(0xD6E8FEB86659FD93)
 _SIGN = np.uint64(0xA0761D6478BD642F)
 # Four rounds make a Feistel network pseudo-random (Luby and Rackoff 1988); two more are margin for small halves.
 _ROUNDS = 6
-_MASK = (1 << 64) - 1
+MASK = (1 << 64) - 1
 
 
 def _upper_half_of_product(typing: Any, a: Any, b: Any) -> Any:
@@ -115,7 +115,7 @@ def hash_bytes(values: np.ndarray, offsets: np.ndarray, salt: int = 0) -> np.nda
     ndarray, shape (strings,), uint64
     """
     out = np.empty(len(offsets) - 1, np.uint64)
-    _hash_bytes(values, offsets.astype(np.int64), np.uint64(salt & _MASK), out)
+    _hash_bytes(values, offsets.astype(np.int64), np.uint64(salt & MASK), out)
     return out
 
 
@@ -128,7 +128,7 @@ def hash_string(text: str, salt: int = 0) -> int:
 def hash_integers(values: np.ndarray, salt: int = 0) -> np.ndarray:
     """Return the hash (uint64) of each of ``values`` (int64); under one salt no two numbers share one."""
     out = np.empty(len(values), np.uint64)
-    _hash_integers(values, np.uint64(salt & _MASK), out)
+    _hash_integers(values, np.uint64(salt & MASK), out)
     return out
 
 
@@ -146,7 +146,7 @@ def uniform(seed: int, stream: int, start: int, count: int) -> np.ndarray:
         In ``[0, 1)``; each depends on the seed, the stream and its own number alone.
     """
     out = np.empty(count, np.float64)
-    _uniform(out, np.uint64(seed & _MASK), np.uint64(stream & _MASK), np.uint64(start))
+    _uniform(out, np.uint64(seed & MASK), np.uint64(stream & MASK), np.uint64(start))
     return out
 
 
@@ -191,11 +191,11 @@ def fill_uniform(
     # Enough pieces that a thread that was held up does not hold up the others.
     pieces = max(1, min(len(out), 8 * threads, out.size >> 16))
     bounds = [len(out) * i // pieces for i in range(pieces + 1)]
-    numbers = np.uint64(seed & _MASK), np.uint64(stream & _MASK)
+    numbers = np.uint64(seed & MASK), np.uint64(stream & MASK)
 
     def fill(a: int, b: int) -> None:
         corner = np.uint64((row_start + a) * width + col_start)
-        _fill_uniform(out[a:b], *numbers, corner, np.uint64(width), float(low), float(high))
+        fill_block(out[a:b], *numbers, corner, np.uint64(width), float(low), float(high))
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(fill, bounds[:-1], bounds[1:]))
@@ -229,7 +229,7 @@ def permuted(positions: np.ndarray, n: int, key: int) -> np.ndarray:
     # Left and right half of the network: the smallest rectangle about square that holds n.
     left = math.isqrt(n - 1) + 1
     right = -(-n // left)
-    if not _permute(positions, np.uint64(n), np.uint64(left), np.uint64(right), np.uint64(key & _MASK), out):
+    if not _permute(positions, np.uint64(n), np.uint64(left), np.uint64(right), np.uint64(key & MASK), out):
         raise ValueError(f"positions must lie in [0, {n})")
     return out
 
@@ -269,9 +269,10 @@ def _uniform(out: np.ndarray, seed: np.uint64, stream: np.uint64, start: np.uint
 
 
 @numba.njit(nogil=True, cache=True)
-def _fill_uniform(
+def fill_block(
     out: np.ndarray, seed: np.uint64, stream: np.uint64, corner: np.uint64, width: np.uint64, low: float, high: float
 ) -> None:
+    """Fill rows of a table whose first number is number ``corner`` of the stream; see ``fill_uniform``."""
     key = _key(seed, stream)
     scale = np.float32((high - low) * 2.0**-24)
     base = np.float32(low)

@@ -139,18 +139,18 @@ class FreshRows:
         Width of a row.
     seed : int
         The job's.
-    reach : float
-        Values lie in [-reach, reach).
+    low, high : float
+        Values lie in [low, high).
     """
 
-    def __init__(self, table: str, dim: int, seed: int, reach: float) -> None:
-        self.dim, self.reach = dim, reach
-        self._numbers = np.uint64(seed & hashing._MASK), np.uint64(hashing.stream_of(table))
+    def __init__(self, table: str, dim: int, seed: int, low: float, high: float) -> None:
+        self.dim, self.low, self.high = dim, low, high
+        self._numbers = np.uint64(seed & hashing.MASK), np.uint64(hashing.stream_of(table))
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Return the first values, shape (count, dim), float32, of ``rows`` (int64) of the whole table."""
         out = np.empty((len(rows), self.dim), np.float32)
-        _fill(out, rows, *self._numbers, np.uint64(self.dim), -self.reach, self.reach)
+        _fill(out, rows, *self._numbers, np.uint64(self.dim), self.low, self.high)
         return out
 
 
@@ -159,7 +159,7 @@ def _fill(
     out: np.ndarray, rows: np.ndarray, seed: np.uint64, stream: np.uint64, width: np.uint64, low: float, high: float
 ) -> None:
     for i in range(len(rows)):
-        hashing._fill_uniform(out[i : i + 1], seed, stream, np.uint64(rows[i]) * width, width, low, high)
+        hashing.fill_block(out[i : i + 1], seed, stream, np.uint64(rows[i]) * width, width, low, high)
 
 
 def bags(tables: EmbeddingBagCollection, residents: Mapping[str, Residents]) -> ManagedCollisionEmbeddingBagCollection:

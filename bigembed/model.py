@@ -18,7 +18,7 @@ from bigembed import heads, managed
 from bigembed.admission import Rules
 from bigembed.batch import Batch
 from bigembed.composition import Composition, feature_keys
-from bigembed.config.physical import physical
+from bigembed.config.physical import first_values, physical
 from bigembed.config.placement import is_sequence
 from bigembed.config.schema import DType, Job, ManagedTable
 
@@ -134,9 +134,8 @@ def _config(job: Job, name: str, rows: int) -> BaseEmbeddingConfig:
 
 
 def _residents(job: Job, name: str, table: ManagedTable, rows: int) -> managed.Residents:
-    reach = 1 / table.dim if table.init_range is None else table.init_range
     rules = Rules(table.policy, table.decay, table.min_count)
-    return managed.Residents(name, rows, rules, managed.FreshRows(name, table.dim, job.seed, reach))
+    return managed.Residents(name, rows, rules, managed.FreshRows(name, table.dim, job.seed, *first_values(table)))
 
 
 def _leave(weight: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from bigembed.data.labels import check_labels
 from bigembed.data.order import Order
 from bigembed.encoders import Column, Encoder, NumberColumn, Scale, Weights, open_weights
 from bigembed.errors import UserError
-from bigembed.examples import Examples, Once, alone, open_column, open_examples
+from bigembed.examples import Examples, Once, alone, open_examples, table_columns
 from bigembed.files import replace
 from bigembed.report import say, telling
 from bigembed.run import DATA, ENCODERS, SCALES
@@ -246,9 +246,7 @@ def _learned(
     )
     for name, table in job.tables.items():
         if not (folder / name).exists():
-            features = {(each.column, *each.crossed_with): each for each in job.features.values() if each.table == name}
-            kind = encoders.KINDS[type(table)]
-            columns = [open_column(kind, feature, train) for _, feature in sorted(features.items())]
+            columns = list(table_columns(job, name, encoders.KINDS[type(table)], train).values())
             tell = telling(f"table {name}: {columns[0].what} read", len(columns) * order.train_size)
             encoders.save(growth.learn(job, name, columns, rows, threads, tell), folder / name)
     if job.numbers and not (folder / SCALES).exists():

@@ -155,7 +155,7 @@ WRONG = {
     "evaluate RUN": ["is not of the form key=value"],
     "evaluate --run RUN": ["'--run' is not of the form key=value"],
     "evaluate run=RUN checkpoint=first": ["checkpoint", "first", "best, last"],
-    "evaluate run=TRAINED trainer.epochs=3": ["trainer.epochs=3 cannot be changed for an evaluation", "data."],
+    "evaluate run=TRAINED trainer.epochs=3": ["trainer.epochs=3 cannot be changed for bigembed evaluate", "data."],
     "evaluate run=TRAINED data.pith=x": ["no option 'data.pith'"],
     "evaluate run=TRAINED runtime.device=tpu": ["runtime.device", "tpu", "auto, cpu, cuda"],
     "predict": ["run= is missing"],

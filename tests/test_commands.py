@@ -69,7 +69,7 @@ def test_evaluating_on_other_data_looks_at_its_test_part_or_at_the_file(trained,
 def test_evaluating_cannot_change_the_model(trained, capsys):
     for option in ("tables.text.dim=16", "features.text.pooling=sum"):
         assert bigembed("evaluate", f"run={trained}", option) == 2
-        assert "cannot be changed for an evaluation" in capsys.readouterr().err
+        assert "cannot be changed for bigembed evaluate" in capsys.readouterr().err
 
 
 def typed(monkeypatch, content: bytes) -> None:

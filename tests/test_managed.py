@@ -138,7 +138,7 @@ def sharded(kind: str, world: int) -> Any:
     from bigembed.sharding.plan import Piece, TablePlan, to_torchrec
 
     residents = {
-        name: managed.Residents(name, rows, RULES[name], managed.FreshRows(name, DIM, SEED, REACH))
+        name: managed.Residents(name, rows, RULES[name], managed.FreshRows(name, DIM, SEED, -REACH, REACH))
         for name, (rows, _) in TABLES.items()
     }
     options = [
@@ -300,7 +300,7 @@ def test_rows_begin_as_those_of_other_tables_do() -> None:
     first = np.empty((50, DIM), np.float32)
     hashing.fill_uniform(first, SEED, hashing.stream_of("a"), 100, 0, DIM, -REACH, REACH)
     rows = np.array([149, 100, 120, 120])
-    assert (FreshRows("a", DIM, SEED, REACH)(rows) == first[rows - 100]).all()
+    assert (FreshRows("a", DIM, SEED, -REACH, REACH)(rows) == first[rows - 100]).all()
 
 
 def test_a_whole_table_answers_from_an_array(one: dict[str, Any]) -> None:
@@ -316,7 +316,7 @@ def test_a_whole_table_answers_from_an_array(one: dict[str, Any]) -> None:
                 name=name, embedding_dim=DIM, num_embeddings=rows, feature_names=features, pooling=PoolingType.SUM
             )
         )
-        residents[name] = managed.Residents(name, rows, RULES[name], managed.FreshRows(name, DIM, SEED, REACH))
+        residents[name] = managed.Residents(name, rows, RULES[name], managed.FreshRows(name, DIM, SEED, -REACH, REACH))
         residents[name].look_up_in(arrays[f"{name}.ids"])
     module = managed.bags(EmbeddingBagCollection(tables=configs), residents).eval()
     assert {key.rpartition(".")[0].rpartition(".")[2] for key in module.state_dict()} == set(TABLES)

@@ -1,16 +1,14 @@
 """``bigembed evaluate``: the figures of a run on its own data, or on other data."""
 
 import json
-import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigembed import run
-from bigembed.config import saved
+from bigembed.commands.of_run import on_other_data
 from bigembed.config.arguments import parse
-from bigembed.config.check import check
-from bigembed.config.schema import EvaluateOptions, FilesData, Job
+from bigembed.config.schema import EvaluateOptions, Job
 from bigembed.cores import by_torchrun
 from bigembed.errors import UserError
 from bigembed.files import replace
@@ -18,8 +16,6 @@ from bigembed.report import told
 
 if TYPE_CHECKING:
     from bigembed.ranks import Ranks
-
-ALLOWED = r"(data|runtime)\..*|trainer\.eval_batch_size=.*|head\.label=.*|features\.[^.]*\.column=.*"
 
 
 def main(arguments: list[str]) -> int:
@@ -36,8 +32,7 @@ def _answer(arguments: list[str], ranks: "Ranks | None") -> None:
     options, overrides = parse(arguments, EvaluateOptions)
     folder = Path(options.run)
     trained, checkpoint = run.open_run(folder, options.checkpoint)
-    job = _job(trained, overrides)
-    elsewhere = any(text.startswith("data.") for text in overrides)
+    job, elsewhere = on_other_data(trained, overrides, "evaluate", ("trainer.eval_batch_size", "head.label"))
     figures = _evaluate(job, folder, checkpoint, elsewhere, ranks)
     if ranks and not ranks.chief:
         return
@@ -48,22 +43,6 @@ def _answer(arguments: list[str], ranks: "Ranks | None") -> None:
             replace(Path(options.output), json.dumps({"checkpoint": checkpoint.name, **figures}, indent=1).encode())
         except OSError as error:
             raise UserError(f"output={options.output} cannot be written: {error.strerror}") from None
-
-
-def _job(job: Job, overrides: list[str]) -> Job:
-    for text in overrides:
-        if not re.fullmatch(ALLOWED, text):
-            can = "data.…, runtime.…, trainer.eval_batch_size, head.label and features.NAME.column"
-            raise UserError(f"{text} cannot be changed for an evaluation; what can: {can}")
-    if any(text.startswith("data.") for text in overrides):
-        if not isinstance(job.data, FilesData) and any(text.startswith("data.path=") for text in overrides):
-            job.data = FilesData()  # a run on generated reviews, asked about real ones
-        if isinstance(job.data, FilesData):
-            job.data.hub = None
-    job.sharding.plan = None  # made for the ranks that trained
-    job = saved.override(job, overrides)
-    check(job)
-    return job
 
 
 def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool, ranks: "Ranks | None") -> dict[str, Any]:

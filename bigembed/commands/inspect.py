@@ -16,7 +16,7 @@ from bigembed.commands.inspect_text import print_tables
 from bigembed.commands.of_run import on_other_data
 from bigembed.config import compose
 from bigembed.config.arguments import parse
-from bigembed.config.physical import PartTable, physical
+from bigembed.config.physical import first_values, physical
 from bigembed.config.schema import InspectOptions, Job, ManagedTable
 from bigembed.encoders import Encoder
 from bigembed.encoders.subword import SubwordEncoder
@@ -137,9 +137,7 @@ def _norms(
     mark, config = seen.touched[part], physical(job).tables[name]
     if mark is None:
         return None
-    reach = 1 / config.dim if config.init_range is None else config.init_range
-    centre = config.centre if isinstance(config, PartTable) else 0.0
-    first = First(job.seed, hashing.stream_of(name), centre - reach, centre + reach)
+    first = First(job.seed, hashing.stream_of(name), *first_values(config))
     weights = run.read_array(checkpoint / "tables" / f"{name}.weight.npy")
     return describe.norms_of(read_weights(weights, first, mark.among))
 

@@ -10,8 +10,10 @@ from bigembed.errors import UserError
 ALLOWED = r"(data|runtime)\..*|features\.[^.]*\.column=.*"
 
 
-def on_other_data(job: Job, overrides: list[str], command: str) -> tuple[Job, bool]:
+def on_other_data(job: Job, overrides: list[str], command: str, also: tuple[str, ...] = ()) -> tuple[Job, bool]:
     """Return the job of a run with overrides for ``command``, and whether its data is other than that of the run.
+
+    Besides what all commands take, options in ``also`` can be given.
 
     Raises
     ------
@@ -19,9 +21,10 @@ def on_other_data(job: Job, overrides: list[str], command: str) -> tuple[Job, bo
         An override changes what the run is.
     """
     for text in overrides:
-        if not re.fullmatch(ALLOWED, text):
+        if not re.fullmatch(ALLOWED, text) and text.partition("=")[0] not in also:
+            can = ", ".join(("data.…", "runtime.…", *also))
             raise UserError(
-                f"{text} cannot be changed for bigembed {command}; what can: data.…, runtime.… and features.NAME.column"
+                f"{text} cannot be changed for bigembed {command}; what can: {can} and features.NAME.column"
             )
     elsewhere = any(text.startswith("data.") for text in overrides)
     if elsewhere:

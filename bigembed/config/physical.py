@@ -66,6 +66,13 @@ def parts(table: TableConfig) -> tuple[Part, ...]:
     return (Part("", dim, 0 if isinstance(table, SubwordTable) else 1, reach),)
 
 
+def first_values(table: TableConfig) -> tuple[float, float]:
+    """Return the least and the greatest that a number of a row of a physical job's table can begin as."""
+    reach = 1 / table.dim if table.init_range is None else table.init_range
+    centre = table.centre if isinstance(table, PartTable) else 0.0
+    return centre - reach, centre + reach
+
+
 def part_name(name: str, part: Part) -> str:
     """Return the name of a part of the table, or of the feature, of this name."""
     return f"{name}-{part.suffix}" if part.suffix else name

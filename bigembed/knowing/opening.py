@@ -13,7 +13,7 @@ from bigembed.data import Parts, open_data, open_part
 from bigembed.data.order import Order
 from bigembed.encoders import Column, Encoder
 from bigembed.errors import UserError
-from bigembed.examples import open_column
+from bigembed.examples import table_columns
 from bigembed.prepare import columns_of, load_encoders
 from bigembed.report import say, telling
 
@@ -70,7 +70,7 @@ def open_job_data(job: Job, part: str) -> Opened:
     parts, known, threads = open_data(job.data, columns_of(job), (), say), {}, job.runtime.threads or available_cores()
     train, rows = _part(job, parts, "train")
     for name, table in job.tables.items():
-        columns = list(_columns(job, name, encoders.KINDS[type(table)], train).values())
+        columns = list(table_columns(job, name, encoders.KINDS[type(table)], train).values())
         tell = telling(f"table {name}: {columns[0].what} read", len(columns) * _count(train, rows))
         known[name] = encoders.build(name, table, columns, rows, threads, tell)
     return _opened(job, known, *_part(job, parts, part), part)
@@ -93,19 +93,11 @@ def _part(job: Job, parts: Parts, part: str) -> tuple[pa.Table, np.ndarray | Non
 def _opened(job: Job, known: dict[str, Encoder], table: pa.Table, index: np.ndarray | None, part: str) -> Opened:
     columns = {}
     for name, encoder in known.items():
-        found = _columns(job, name, type(encoder), table)
+        found = table_columns(job, name, type(encoder), table)
         for feature, column in found.items():
             encoder.check(column, feature, name, f"{part} part")
         columns[name] = list(found.values())
     return Opened(known, columns, index, _count(table, index), job.runtime.threads or available_cores())
-
-
-def _columns(job: Job, name: str, kind: type[Encoder], table: pa.Table) -> dict[str, Column]:
-    """Return the columns that are looked up in a table, each once, by the name of a feature, in the order in which training learns."""
-    features = {
-        (each.column, *each.crossed_with): feature for feature, each in job.features.items() if each.table == name
-    }
-    return {feature: open_column(kind, job.features[feature], table) for _, feature in sorted(features.items())}
 
 
 def _count(table: pa.Table, index: np.ndarray | None) -> int:
