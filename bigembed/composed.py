@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from safetensors.numpy import load_file
 
+from bigembed.admission import rows_of
 from bigembed.config.physical import part_name, parts
 from bigembed.config.schema import (
     Combine,
@@ -19,7 +20,7 @@ from bigembed.config.schema import (
     SubwordTable,
     TableConfig,
 )
-from bigembed.encoders import Encoded, Encoder, VocabEncoder
+from bigembed.encoders import Encoded, Encoder, Ids, VocabEncoder
 from bigembed.encoders.values import NUMBERS, hashes_of
 from bigembed.errors import UserError
 from bigembed.ragged import Ragged
@@ -65,7 +66,12 @@ class Composed:
 def is_composed(table: TableConfig) -> bool:
     """Whether a word's vector is anything else than one row of the only table."""
     own = parts(table)
-    return len(own) > 1 or own[0].per_element != 1 or (isinstance(table, HashedTable) and table.sign)
+    return (
+        isinstance(table, ManagedTable)
+        or len(own) > 1
+        or own[0].per_element != 1
+        or (isinstance(table, HashedTable) and table.sign)
+    )
 
 
 def composed(job: Job, name: str, checkpoint: Path, encoder: Encoder, words: pa.StringArray) -> Composed:
@@ -76,13 +82,11 @@ def composed(job: Job, name: str, checkpoint: Path, encoder: Encoder, words: pa.
     UserError
         A word is none, as the table cuts texts.
     """
-    if isinstance(job.tables[name], ManagedTable):
-        raise UserError(
-            f"which row a word has in the managed table '{name}' changes in training; it has no vectors to give away"
-        )
     if isinstance(encoder, VocabEncoder) and words is encoder.words():  # known as they stand, however texts are cut
         hashes = hashes_of(words, encoder.learned["values"])
         return Composed(job, name, checkpoint, partial(_of_hashes, encoder, hashes), len(words))
+    managed = isinstance(job.tables[name], ManagedTable)
+    residents = np.asarray(read_array(checkpoint / "tables" / f"{name}.ids.npy")) if managed else None
     numbers = encoder.learned.get("values") == NUMBERS
     column = encoder.open(encoder.from_texts(words.to_pylist(), "word {}".format) if numbers else words, "words")
 
@@ -99,9 +103,15 @@ def composed(job: Job, name: str, checkpoint: Path, encoder: Encoder, words: pa.
         if len(unknown):
             which = index[np.searchsorted(encoded.parts[-1].rows.offsets, unknown[0], "right") - 1]
             raise UserError(f"'{words[int(which)]}' is not in the vocabulary of table '{name}'; take it out")
-        return encoded
+        return encoded if residents is None else _in_rows(encoded, residents)
 
     return Composed(job, name, checkpoint, encode, len(words))
+
+
+def _in_rows(encoded: Encoded, residents: np.ndarray) -> Encoded:
+    """Return values of a managed table as the rows that they have."""
+    rows = rows_of(encoded.ids.values, residents, 0, len(residents))
+    return Encoded((Ids(Ragged(rows, encoded.ids.offsets)),), encoded.tokens)
 
 
 def _of_hashes(encoder: VocabEncoder, hashes: np.ndarray, index: np.ndarray) -> Encoded:

@@ -11,12 +11,13 @@ import xxhash
 
 from bigembed import encoders, growth
 from bigembed.config.physical import parts
-from bigembed.config.schema import Job
+from bigembed.config.schema import Job, TextTable
 from bigembed.cores import available_cores
 from bigembed.data import Parts, open_data, open_part
 from bigembed.data.labels import check_labels
 from bigembed.data.order import Order
 from bigembed.encoders import Column, Encoder, NumberColumn, Scale, Weights, open_weights
+from bigembed.encoders.values import NUMBERS as VALUES_ARE_NUMBERS
 from bigembed.errors import UserError
 from bigembed.examples import Examples, Once, alone, open_examples, table_columns
 from bigembed.files import replace
@@ -258,7 +259,18 @@ def _learned(
             f"{count:,} rows × {part.dim}" for count, part in zip(encoder.rows, parts(job.tables[name]), strict=True)
         )
         say(f"table {name}: {told}")
+        _tell_runs(job, name, encoder)
     return known, load_scales(job, folder)
+
+
+def _tell_runs(job: Job, name: str, encoder: Encoder) -> None:
+    """Warn of n-grams of values: neighbours in a list are rarely one thing."""
+    table = job.tables[name]
+    if isinstance(table, TextTable) and table.ngrams > 1 and encoder.learned.get("values") == VALUES_ARE_NUMBERS:
+        say(
+            f"warning: tables.{name}.ngrams is {table.ngrams}, so that runs of neighbouring numbers are looked up as well; "
+            f"set tables.{name}.ngrams=1 to leave them out"
+        )
 
 
 def _whole(examples: Examples) -> Part:

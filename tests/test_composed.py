@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from running import SMALL, bigembed
 
 from bigembed import load
 from bigembed.batch import collate
 from bigembed.errors import UserError
 from bigembed.examples import open_examples
 from bigembed.inference import Loaded
-from tests.running import SMALL, bigembed
 
 KINDS = {
     "signed": "hashed tables.signed.buckets=97 tables.signed.functions=3 tables.signed.sign=true",
@@ -22,6 +22,7 @@ KINDS = {
     "beside": "compositional tables.beside.partitions=[11,13] tables.beside.combine=concat",
     "mixed": "mixed tables.mixed.blocks=[20,50] tables.mixed.buckets=30",
     "subword": "subword tables.subword.buckets=300",
+    "managed": "managed tables.managed.rows=640",
 }
 WORDS = ["do", "not", "ba"]
 
@@ -51,7 +52,11 @@ def pooled(model: Loaded, words: list[str]) -> dict[str, np.ndarray]:
     examples = open_examples(model.job, model._encoders, {}, pa.table({"text": words}), None, "test")
     batch, inner = collate(examples, np.arange(len(words))), model._model
     with torch.no_grad():
-        sums = [inner.tables(batch.features).values(), inner.weighted(batch.weighted).values()]
+        sums = [
+            inner.tables(batch.features),
+            inner.weighted(batch.weighted),
+            inner.managed(batch.features)[0],
+        ]
         rows = [module(batch.features) for module in inner.sequences.values()]
         vectors, _ = inner.composition(sums, rows, batch)
     width = [model.job.tables[name].dim for name in inner.composition.pooled]
@@ -89,4 +94,4 @@ def test_what_has_no_vector_of_its_own_is_refused_in_one_sentence(
     assert model.matrix("quotient-1").shape == (13, 16)
     assert model.vector("qqqq", "subword").shape == (16,)  # its n-grams have rows
     assert bigembed("export", f"run={folder}", "table=quotient", f"out={tmp_path / 'out'}") == 2
-    assert "say of which words, with words=FILE" in capsys.readouterr().err
+    assert "say of which words or values, one a line, with words=FILE" in capsys.readouterr().err

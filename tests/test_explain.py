@@ -27,7 +27,9 @@ from bigembed.config.schema import (
     Tokens,
     VocabTable,
 )
-from bigembed.encoders import tokenize
+from bigembed.encoders import Crossed, HashedEncoder, tokenize
+from bigembed.encoders.values import open_values
+from bigembed.errors import UserError
 from bigembed.knowing.names import Value, pieces_with, values_of_row
 
 TEXTS = [f"The {a} was {b}, the {b} {c}" for a in ("film", "plot") for b in range(30) for c in ("bad", "good", "so so")]
@@ -163,11 +165,22 @@ def test_numbers_intervals_and_ids() -> None:
 
 
 def test_texts_taken_whole_and_lists_of_texts() -> None:
-    encoder, column = made(HashedTable(buckets=1, tokens=Tokens.whole), pa.array([["New York", "Rome"], ["rome"]]))
+    encoder, column = made(
+        HashedTable(buckets=1, tokens=Tokens.whole, lower=True), pa.array([["New York", "Rome"], ["rome"]])
+    )
     assert {(value.text, value.count) for value in having(encoder, 0, 0, [column])[0]} == {
         ("new york", 1),
         ("rome", 2),
     }
+
+
+def test_a_combination_of_crossed_columns_is_typed_as_it_is_shown() -> None:
+    column = Crossed([open_values(pa.array(["New York", "Rome"]), "city"), open_values(pa.array([7, 8]), "hour")], "x")
+    encoder = HashedEncoder(HashedTable(buckets=2**30), {"values": "texts × numbers"})
+    rows = encoder.encode(column, np.arange(2)).ids.values
+    assert [encoder.row_of(text) for text in ("New York × 7", "Rome × 8")] == rows.tolist()
+    with pytest.raises(UserError, match="'Rome' is no combination of 2 values"):
+        encoder.row_of("Rome")
 
 
 def test_a_value_of_a_managed_table_has_a_row_or_shares_one() -> None:

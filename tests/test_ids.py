@@ -226,7 +226,7 @@ def test_a_fingerprint_goes_by_the_values_and_not_by_how_they_lie():
     labels = np.zeros(6, np.int64)
 
     def fingerprint(array):
-        return _fingerprint([IdsColumn(array)], labels, [])
+        return _fingerprint([IdsColumn(array)], labels)
 
     same = [pa.array(BAGS, pa.list_(kind)) for kind in INTEGERS]
     same += [pa.array(BAGS, pa.large_list(pa.int64())), pa.chunked_array([BAGS[:1], BAGS[1:4], BAGS[4:]])]
@@ -240,8 +240,8 @@ def test_a_fingerprint_goes_by_the_values_and_not_by_how_they_lie():
     assert len({fingerprint(pa.array(many.reshape(-1, 50).tolist(), pa.list_(kind))) for kind in INTEGERS}) == 1
     texts = pa.array(["a", "bc", "", "d"])
     in_pieces = [pa.chunked_array([texts.slice(0, 1), texts.slice(1)]), texts.cast(pa.large_string()), texts]
-    assert len({_fingerprint([TextColumn(array)], labels, []) for array in in_pieces}) == 1
-    assert _fingerprint([TextColumn(pa.array(["ab", "c", "", "d"]))], labels, []) != _fingerprint(
+    assert len({_fingerprint([TextColumn(array)], labels) for array in in_pieces}) == 1
+    assert _fingerprint([TextColumn(pa.array(["ab", "c", "", "d"]))], labels) != _fingerprint(
         [TextColumn(texts)], labels, []
     )
 

@@ -48,7 +48,7 @@ def _vectors(options: ExportOptions) -> Vectors:
     if is_composed(job.tables[name]):
         if words is None:
             raise UserError(
-                f"the vectors of table '{name}' are made of several rows each; say of which words, with words=FILE"
+                f"the vectors of table '{name}' are not plain rows of it; say of which words or values, one a line, with words=FILE"
             )
         return Vectors(composed(job, name, checkpoint, encoder, words), range(len(words)), words)
     table = run.read_array(checkpoint / "tables" / f"{name}.weight.npy")

@@ -290,7 +290,9 @@ class TextTable(TableConfig):
     pattern: str | None = option(
         None, "The regular expression (Python's) whose matches are the tokens; for tokens=regex."
     )
-    lower: bool = option(True, "Lower-case the text first (Unicode's simple mapping).")
+    lower: bool | None = option(
+        None, "Lower-case the text first (Unicode's simple mapping); null: where texts are cut, not those taken whole."
+    )
     ngrams: int = option(
         1, "Also use runs of 2 to this many tokens, hashed; conf/table/*.yaml set 2.", minimum=1, maximum=8
     )

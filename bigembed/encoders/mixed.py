@@ -44,7 +44,7 @@ class MixedEncoder(VocabEncoder):
         if in_blocks >= len(words):
             raise UserError(
                 f"the vocabulary has {len(words):,} words, and all but the last block of a mixed table hold {in_blocks:,} already; "
-                "use smaller or fewer blocks"
+                f"set smaller ones, or fewer: its blocks are {list(config.blocks)}, its widths {list(config.widths)}"
             )
         (rows,) = self.rows
         self.rows = (*config.blocks, rows - in_blocks)

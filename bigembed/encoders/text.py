@@ -192,8 +192,8 @@ class Tokenizer:
         How.
     pattern : str or None
         The regular expression for ``Tokens.regex``: its matches, as a whole, are the tokens; empty ones are dropped.
-    lower : bool
-        Whether everything is lower-cased first, code point by code point.
+    lower : bool or None
+        Whether everything is lower-cased first, code point by code point; None: where texts are cut.
 
     Raises
     ------
@@ -201,13 +201,15 @@ class Tokenizer:
         ``pattern`` is no regular expression, is missing, or belongs to another way of cutting.
     """
 
-    def __init__(self, tokens: Tokens = Tokens.words, pattern: str | None = None, lower: bool = True) -> None:
+    def __init__(self, tokens: Tokens = Tokens.words, pattern: str | None = None, lower: bool | None = None) -> None:
         if (tokens is Tokens.regex) != (pattern is not None):
             raise UserError("pattern is for tokens=regex, and tokens=regex needs one: give both or neither")
         try:
             self._pattern = None if pattern is None else re.compile(pattern)
         except re.error as error:
             raise UserError(f"pattern {pattern!r} is not a regular expression of Python's: {error}") from None
+        self.asked = lower
+        lower = tokens is not Tokens.whole if lower is None else lower
         self.lower, self.whole = lower, tokens is Tokens.whole
         self.rules = Rules(*(table.ctypes.data for table in _tables(tokens, lower)))
         # Regular expressions go by Python's own Unicode, and texts taken as they are by none.
@@ -235,7 +237,7 @@ class Tokenizer:
         return (match.encode() for match in self._pattern.findall(text))
 
 
-def tokenize(text: str, tokens: str = "words", pattern: str | None = None, lower: bool = True) -> list[str]:
+def tokenize(text: str, tokens: str = "words", pattern: str | None = None, lower: bool | None = None) -> list[str]:
     """Return the tokens of one text, cut by the same code as those of a training run.
 
     Parameters
@@ -246,8 +248,8 @@ def tokenize(text: str, tokens: str = "words", pattern: str | None = None, lower
         ``words``, ``whitespace``, ``regex`` or ``whole``.
     pattern : str, optional
         The regular expression, for ``regex``.
-    lower : bool
-        Whether to lower-case.
+    lower : bool, optional
+        Whether to lower-case; by default where texts are cut.
 
     Returns
     -------

@@ -17,7 +17,7 @@ from bigembed.config.schema import TextTable
 from bigembed.encoders.columns import Column, Spans
 from bigembed.encoders.encoder import Encoded, Encoder, Ids
 from bigembed.encoders.text import Tokenizer
-from bigembed.encoders.values import TEXTS, hash_values, kind_of, open_values
+from bigembed.encoders.values import CROSS, TEXTS, Crossed, hash_values, kind_of, open_values
 from bigembed.errors import UserError
 from bigembed.hashing import combine, reduce
 from bigembed.ragged import Ragged
@@ -101,7 +101,7 @@ class TokenEncoder(Encoder):
         UserError
             It is empty, or is cut into more tokens than n-grams have.
         """
-        column = self.open(self.from_texts([token], lambda _: f"'{token}'"), "token")
+        column = self._typed(token)
         hashed = hash_values(column.spans(np.zeros(1, np.int64)), self.tokenizer, self.salt)
         count, longest = len(hashed.values), self.config.ngrams
         if not 1 <= count <= longest:
@@ -111,6 +111,22 @@ class TokenEncoder(Encoder):
         return (
             encoded if count == 1 else Encoded(tuple(_last(part, elements) for part in encoded.parts), encoded.tokens)
         )
+
+    def _typed(self, token: str) -> Column:
+        """Return what somebody typed as a column of one row; combinations are written with × in between."""
+        kinds = str(self.learned["values"]).split(CROSS)
+        words = token.split(CROSS) if len(kinds) > 1 else [token]
+        if len(words) != len(kinds):
+            raise UserError(
+                f"'{token}' is no combination of {len(kinds)} values; write it with '{CROSS}' between them, as inspect shows them"
+            )
+        columns = [
+            open_values(pa.array([word]) if kind == TEXTS else pa.array([_number(word)], pa.int64()), "token")
+            if len(kinds) > 1
+            else self.open(self.from_texts([word], lambda _: f"'{token}'"), "token")
+            for word, kind in zip(words, kinds, strict=True)
+        ]
+        return Crossed(columns, "token") if len(columns) > 1 else columns[0]
 
     def row_of(self, token: str) -> int:
         """Return the row of a word or value, or of an n-gram given with spaces between its words.

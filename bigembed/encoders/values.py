@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 TEXTS, NUMBERS = "texts", "numbers"
+CROSS = " × "  # between the columns, and the values, of what is crossed
 _ONE = np.uint64(1)  # what a hash of 0 becomes
 
 
@@ -128,7 +129,7 @@ class Crossed(Column):
 def kind_of(column: Column) -> str:
     """Return what a column holds, ``texts`` or ``numbers``; of a crossed one what each does, with × in between."""
     if isinstance(column, Crossed):
-        return " × ".join(kind_of(each) for each in column.columns)
+        return CROSS.join(kind_of(each) for each in column.columns)
     return NUMBERS if isinstance(column, IdsColumn) else TEXTS
 
 
@@ -214,7 +215,7 @@ def _salted(salt: int) -> np.uint64:
 
 
 def _hash_crossed(spans: Spans, tokenizer: Tokenizer, salt: int) -> Ragged:
-    whole = Tokenizer(Tokens.whole, lower=tokenizer.lower)
+    whole = Tokenizer(Tokens.whole, lower=tokenizer.asked)
     first, *others = (hash_values(each, whole, salt) for each in (replace(spans, others=()), *spans.others))
     there = np.all([each.lengths == 1 for each in (first, *others)], axis=0)
     offsets = np.zeros(len(spans) + 1, np.int64)
