@@ -242,7 +242,7 @@ def test_a_fingerprint_goes_by_the_values_and_not_by_how_they_lie():
     in_pieces = [pa.chunked_array([texts.slice(0, 1), texts.slice(1)]), texts.cast(pa.large_string()), texts]
     assert len({_fingerprint([TextColumn(array)], labels) for array in in_pieces}) == 1
     assert _fingerprint([TextColumn(pa.array(["ab", "c", "", "d"]))], labels) != _fingerprint(
-        [TextColumn(texts)], labels, []
+        [TextColumn(texts)], labels
     )
 
 

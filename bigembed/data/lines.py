@@ -206,9 +206,11 @@ def _header(path: Path, block: Block, columns: Columns) -> tuple[list[str], Bloc
     for name in columns:
         if names.count(name) != 1:
             times = "no column" if name not in names else f"{names.count(name)} columns"
+            remedy = "name the right one in features.NAME.column or head.label."
+            if len(names) == 1 and "\t" in names[0]:
+                remedy = "it looks separated by tabs, and CSV is by commas, with the columns' names in the first line: write it so."
             raise UserError(
-                f"{path} has {times} {name!r} in its first line, it has {', '.join(map(repr, names))[:200]}; "
-                "name the right one in features.NAME.column or head.label."
+                f"{path} has {times} {name!r} in its first line, it has {', '.join(map(repr, names))[:200]}; {remedy}"
             )
     return names, Block(block.data[end:], block.line + lines, block.longest)
 
