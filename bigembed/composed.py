@@ -20,7 +20,7 @@ from bigembed.config.schema import (
     SubwordTable,
     TableConfig,
 )
-from bigembed.encoders import Encoded, Encoder, Ids, VocabEncoder
+from bigembed.encoders import CompositionalEncoder, Encoded, Encoder, Ids, VocabEncoder
 from bigembed.encoders.values import NUMBERS, hashes_of
 from bigembed.errors import UserError
 from bigembed.ragged import Ragged
@@ -89,6 +89,9 @@ def composed(job: Job, name: str, checkpoint: Path, encoder: Encoder, words: pa.
     residents = np.asarray(read_array(checkpoint / "tables" / f"{name}.ids.npy")) if managed else None
     numbers = encoder.learned.get("values") == NUMBERS
     column = encoder.open(encoder.from_texts(words.to_pylist(), "word {}".format) if numbers else words, "words")
+
+    if isinstance(encoder, CompositionalEncoder):
+        encoder.check_values(column, words)
 
     def encode(index: np.ndarray) -> Encoded:
         encoded = encoder.encode(column, index)

@@ -130,6 +130,10 @@ class Loaded:
         UserError
             When the model reads several columns, or a text is no value of its column.
         """
+        texts = [str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text for text in texts]
+        wrong = next((number for number, text in enumerate(texts) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise UserError(f"{name(wrong)} is {texts[wrong]!r}, not a text")
         columns = self.columns
         if len(columns) > 1:
             raise UserError(f"the model reads the columns {', '.join(columns)}; give a table with all of them")

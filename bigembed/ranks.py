@@ -102,6 +102,7 @@ class Ranks:
         while (given := json.loads(self.store.get(f"job/{self.jobs}"))) is not None:
             folder = Path(given["folder"])
             if not (folder / saved.NAME).exists():
+                time.sleep(4 * POLL)  # if rank 0 has failed and taken it away, its reason ends this process meanwhile
                 raise UserError(
                     f"the run folder {folder} is not there on {self.host}; it must lie on storage that all hosts share"
                 )

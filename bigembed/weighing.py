@@ -52,11 +52,12 @@ def _of_ids(weights: np.ndarray, sizes: Ragged | None, part: Part) -> np.ndarray
 
 @numba.njit(nogil=True, cache=True)
 def _normalise(weights: np.ndarray, offsets: np.ndarray) -> None:
-    """Divide the weights of every sample by their sum; a sum of 0 leaves them."""
+    """Divide the weights of every sample by their sum; one that is 0 but for rounding leaves them."""
     for row in range(len(offsets) - 1):
-        total = np.float64(0.0)
+        total, size = np.float64(0.0), np.float64(0.0)
         for i in range(offsets[row], offsets[row + 1]):
             total += weights[i]
-        if total != 0.0:
+            size += abs(weights[i])
+        if abs(total) > 1e-6 * size:  # float32 has seven digits
             for i in range(offsets[row], offsets[row + 1]):
                 weights[i] = np.float32(weights[i] / total)

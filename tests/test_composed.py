@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from running import SMALL, bigembed
@@ -95,3 +96,21 @@ def test_what_has_no_vector_of_its_own_is_refused_in_one_sentence(
     assert model.vector("qqqq", "subword").shape == (16,)  # its n-grams have rows
     assert bigembed("export", f"run={folder}", "table=quotient", f"out={tmp_path / 'out'}") == 2
     assert "say of which words or values, one a line, with words=FILE" in capsys.readouterr().err
+
+
+def test_numbers_are_asked_for_as_numbers_and_other_things_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "values.parquet"
+    pq.write_table(pa.table({"text": [value % 30 for value in range(120)], "label": [0, 1] * 60}), path)
+    table = "table@tables.text=compositional tables.text.partitions=[6,5] tables.text.values=30 tables.text.ngrams=1"
+    plain = ["data.test=null", "trainer.epochs=1", "runtime.tensorboard=false", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert bigembed("train", "data=files", f"data.path={path}", *table.split(), *plain) == 0
+    model = load(tmp_path / "run")
+    assert model.vector("29").shape == (16,)
+    for word in ("30", "-1", "5000"):
+        with pytest.raises(
+            UserError, match=f"'{word}' is no value of this table, whose values are the numbers 0 to 29"
+        ):
+            model.vector(word)
+    np.testing.assert_array_equal(model.predict([1, 2])[1], model.predict(["1", "2"])[1])
+    with pytest.raises(UserError, match="text 1 is None, not a text"):
+        model.predict(["1", None])  # type: ignore[list-item]

@@ -55,12 +55,14 @@ from bigembed.config.schema import (
     TrainerConfig,
     VocabTable,
 )
-from bigembed.encoders import Encoded, learn_scale
+from bigembed.encoders import Encoded, HashedEncoder, learn_scale
 from bigembed.errors import UserError
 from bigembed.examples import Examples, alone, open_column, open_examples, table_rows
 from bigembed.optim import Optimizers
+from bigembed.ragged import Ragged
 from bigembed.runtime import start
 from bigembed.sharding.rows import weights
+from bigembed.weighing import weigh
 
 LR, DENSE_LR = 4.0, 0.1
 
@@ -703,3 +705,19 @@ def test_weights_of_every_type_of_number_count_alike(kind: pa.DataType) -> None:
     batch = collate(examples, np.array([2, 0, 1]))
     assert batch.features is None and batch.weighted is not None
     assert batch.weighted.weights().tolist() == [-1, 2, 1, 3, 2, 0]
+
+
+def test_weights_that_cancel_out_are_left_as_they_are() -> None:
+    encoded = HashedEncoder(HashedTable(buckets=9), {"values": "numbers"}).encode_hashes(
+        Ragged(np.arange(1, 6, dtype=np.uint64), np.array([0, 3, 5])), np.int64
+    )
+    given = Ragged(np.array([0.1, 0.2, -0.3, 1.0, 3.0], np.float32), np.array([0, 3, 5]))
+    (found,) = weigh(HashedTable(), FeatureConfig(), encoded, given)
+    np.testing.assert_allclose(found, [0.1, 0.2, -0.3, 0.25, 0.75], rtol=1e-6)
+
+
+def test_a_number_that_is_the_same_everywhere_is_only_centred() -> None:
+    config = NumberConfig(column="n")
+    scale = learn_scale(pa.array([0.1] * 200), config)
+    assert (scale.mean, scale.deviation) == (0.1, 0.0)
+    np.testing.assert_allclose(scale.apply(pa.array([0.1, 0.2]), config), [0.0, 0.1], atol=1e-7)

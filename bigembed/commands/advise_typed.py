@@ -43,16 +43,19 @@ def overrides_for(arguments: Sequence[str], job: Job, kinds: Mapping[str, str]) 
             plus = "+" if name in added or names[name] != name else ""
             typed.append(f"{plus}table@tables.{names[name]}={kind}")
             if names[name] != name:
-                typed.append(f"~tables.{name}")
+                typed += [] if name in added else [f"~tables.{name}"]
                 features = [each for each, feature in job.features.items() if feature.table == name]
                 typed += [f"features.{feature}.table={names[name]}" for feature in features]
         return [*others, *typed]
 
     try:
         composed = _composed(chosen())
-    except UserError:
+    except UserError as first:
         names = {name: f"{name}_{kind}" for name, kind in kinds.items()}
-        composed = _composed(chosen())
+        try:
+            composed = _composed(chosen())
+        except UserError:
+            raise first from None
     wanted, found = saved.flat(_renamed(job, names)), saved.flat(composed)
     different = [path for path, value in wanted.items() if found.get(path) != value]
     return [*chosen(), *(f"{path}={_text(wanted[path])}" for path in different)]

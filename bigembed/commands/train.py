@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bigembed import growth, run
 from bigembed.config import compose, saved
 from bigembed.config.check import check
-from bigembed.config.schema import GeneratedData, IdsTable, Job, Which
+from bigembed.config.schema import BucketizedTable, GeneratedData, IdsTable, Job, Which
 from bigembed.cores import by_torchrun
 from bigembed.data.generated import best_accuracy
 from bigembed.errors import UserError
@@ -202,7 +202,7 @@ def _summary(job: Job, figures: dict[str, Any], folder: Path) -> str:
         f"{'run':<12}{folder}",
         f"{'next':<12}bigembed evaluate run={path}",
         f"{'':<12}{asked}",
-        f"{'':<12}tensorboard --logdir {path}",
+        *([f"{'':<12}tensorboard --logdir {path}"] if job.runtime.tensorboard else []),
     ]
     return "\n".join(lines)
 
@@ -210,7 +210,7 @@ def _summary(job: Job, figures: dict[str, Any], folder: Path) -> str:
 def _example(job: Job) -> str:
     """Return what a line of input may look like."""
     (feature,) = job.features.values()
-    return "0 1 2" if isinstance(job.tables[feature.table], IdsTable) else "your text"
+    return {IdsTable: "0 1 2", BucketizedTable: "3.5"}.get(type(job.tables[feature.table]), "your text")
 
 
 def _comparison(done: list[Done]) -> str:

@@ -39,6 +39,7 @@ from bigembed.encoders.weights import Weights, open_weights
 __all__ = [
     "KINDS",
     "Column",
+    "CompositionalEncoder",
     "Crossed",
     "Encoded",
     "Encoder",

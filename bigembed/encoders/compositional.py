@@ -110,12 +110,29 @@ class CompositionalEncoder(TokenEncoder):
         """Return a word or value as the only element of a sample; see ``TokenEncoder``."""
         if self.config.values is None:
             return super().encode_token(token)
-        column = IdsColumn(self.from_texts([token], lambda _: f"'{token}'"), "token")
-        if column.first_outside(self.config.values) is not None or len(token.split()) != 1:
+        column = self.open(self.from_texts([token], lambda _: f"'{token}'"), "token")
+        self.check_values(column, [token])
+        encoded = self.encode_spans(column.spans(np.zeros(1, np.int64)))
+        if encoded.tokens[0] != 1:
+            raise UserError(f"'{token}' is {encoded.tokens[0]} values; give one")
+        return encoded
+
+    def check_values(self, column: Column, words: Sequence[Any]) -> None:
+        """Refuse numbers that somebody typed, ``words``, where the table takes them as they are and has no digits for them.
+
+        Raises
+        ------
+        UserError
+            Naming the first of them.
+        """
+        if self.config.values is None:
+            return
+        assert isinstance(column, IdsColumn)
+        found = column.first_outside(self.config.values)
+        if found is not None:
             raise UserError(
-                f"'{token}' is no value of this table, whose values are the numbers 0 to {self.config.values - 1}"
+                f"'{words[found[0]]}' is no value of this table, whose values are the numbers 0 to {self.config.values - 1}"
             )
-        return self.encode_spans(column.spans(np.zeros(1, np.int64)))
 
     def _digits(self, elements: Ragged, digits: Callable[..., None], dtype: Any) -> Encoded:
         out = np.empty((len(self.rows), len(elements.values)), dtype)

@@ -79,4 +79,6 @@ class ManagedEncoder(TokenEncoder):
         UserError
             Always.
         """
-        raise UserError(f"which row '{token}' has in a managed table is known to a checkpoint alone")
+        raise UserError(
+            f"which row '{token}' has in a managed table changes in training; bigembed explain tells it of a checkpoint"
+        )

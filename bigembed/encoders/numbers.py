@@ -150,13 +150,14 @@ def learn_scale(array: pa.Array | pa.ChunkedArray, config: NumberConfig, index: 
     UserError
         The column is of another type, or holds no number in these rows.
     """
-    count, missing, mean, squares = 0, 0, 0.0, 0.0
+    count, missing, mean, squares, low, high = 0, 0, 0.0, 0.0, np.inf, -np.inf
     for block in NumberColumn(array, config.column).values(index):
         missing += int(np.isnan(block).sum())
         values = _logged(block[np.isfinite(block)], config)
         if not len(values):
             continue
         with np.errstate(over="ignore", invalid="ignore"):  # told below
+            low, high = min(low, values.min()), max(high, values.max())
             new_mean, share = values.mean(), len(values) / (count + len(values))
             squares += ((values - new_mean) ** 2).sum() + (new_mean - mean) ** 2 * count * share
         mean += (new_mean - mean) * share
@@ -165,6 +166,8 @@ def learn_scale(array: pa.Array | pa.ChunkedArray, config: NumberConfig, index: 
         raise UserError(f"column '{config.column}' holds no number in the training rows; name another column")
     if not np.isfinite(squares):
         raise UserError(f"the numbers of column '{config.column}' are too large for a mean; set log=true for them")
+    if low == high:  # sums of one number are rounded
+        return Scale(float(low), 0.0, missing)
     return Scale(float(mean), float(np.sqrt(squares / count)), missing)
 
 

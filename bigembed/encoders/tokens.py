@@ -62,9 +62,10 @@ class TokenEncoder(Encoder):
         """
         made_for, given = self.learned["values"], kind_of(column)
         if made_for != given and column.empty() < len(column):  # lists that are all empty hold neither
+            remedy = "give what is crossed a table of its own" if CROSS in made_for + given else "convert the column"
             raise UserError(
                 f"feature '{feature}': column '{column.name}' of the {part} holds {given}, but tables.{table} was "
-                f"made for {made_for}, which have other rows; convert the column"
+                f"made for {made_for}, which have other rows; {remedy}"
             )
 
     def from_texts(self, texts: Sequence[str], name: Callable[[int], str]) -> pa.Array:
@@ -136,6 +137,10 @@ class TokenEncoder(Encoder):
         UserError
             ``token`` is empty, is cut into more tokens than n-grams have, or has several rows.
         """
+        if len(self.rows) > 1:
+            raise UserError(
+                f"'{token}' has rows in {len(self.rows)} tables, of which this one is made; bigembed explain tells them"
+            )
         encoded = self.encode_token(token)
         rows = [int(row) for part in encoded.parts for row in part.rows.values]
         if len(rows) != 1:

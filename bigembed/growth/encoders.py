@@ -54,11 +54,19 @@ def learn(
     if name not in tables:
         return encoders.build(name, config, columns, index, threads, progress)
     before = encoders.load(tables[name], Path(str(job.grow)) / ENCODERS / name)
+    for column in columns:
+        before.check(column, _feature(job, name, column), name, "train part")
     words, counts = pa.array([], pa.string()), np.empty(0, np.int64)
     if isinstance(config, VocabTable | SubwordTable):
         counted = count_words(config, columns, index, threads, progress)
         words, counts = _merged(name, config, before, *counted, job.grow_drop)
     return type(before).restore(config, before.learned, words, counts)
+
+
+def _feature(job: Job, name: str, column: Column) -> str:
+    """Return the first feature of a table that looks up a column."""
+    features = [feature for feature, each in job.features.items() if each.table == name]
+    return next((each for each in features if job.features[each].column == column.name), features[0])
 
 
 def learn_scale_of(job: Job, name: str, table: pa.Table, index: np.ndarray | None) -> Scale:

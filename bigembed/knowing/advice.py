@@ -119,7 +119,8 @@ def kinds_for(job: Job, name: str, of_texts: bool, stream: bool) -> tuple[str, .
     table, features = job.tables[name], [each for each in job.features.values() if each.table == name]
     if isinstance(table, BucketizedTable):
         return ()
-    kinds = ["vocab", "hashed", "quotient_remainder"]
+    crossed = any(each.crossed_with for each in features)
+    kinds = [*([] if crossed else ["vocab"]), "hashed", "quotient_remainder"]
     cut = not isinstance(table, TextTable) or table.tokens is not Tokens.whole
     if of_texts and cut and not any(each.crossed_with or each.weights for each in features):
         kinds += ["subword"]
@@ -204,16 +205,17 @@ def _choose(case: Case, memory: float | None, mixed: float, stream: bool) -> Pro
             return _as(case, "subword", memory, mixed, why)
         if "tokenizer" in case.kinds:
             return _as(case, "tokenizer", memory, mixed, f"{why}, and the words do not fit")
-    if _fitting(case, room, mixed) is not None:
+    if "vocab" in case.kinds and _fitting(case, room, mixed) is not None:
         why = "the values fit" if grams is None else "the words fit, with buckets for n-grams"
         return _as(case, "vocab", memory, mixed, why)
     hashed = _as(case, "hashed", memory, mixed, "the values do not fit, but few are mixed up")
     if hashed.mixed <= mixed:
         return hashed
     why = f"the values do not fit; hashed, {hashed.mixed:.0%} would be mixed up"
-    frequent = _as(case, "vocab", memory, mixed, f"the frequent values have rows; {why.partition('; ')[2]}")
-    if grams is None and frequent.unknown <= hashed.mixed:
-        return frequent
+    if grams is None and "vocab" in case.kinds:
+        frequent = _as(case, "vocab", memory, mixed, f"the frequent values have rows; {why.partition('; ')[2]}")
+        if frequent.unknown <= hashed.mixed:
+            return frequent
     return _as(case, "quotient_remainder", memory, mixed, why)
 
 
