@@ -1010,7 +1010,7 @@ COLUMN = next(field for field in dataclasses.fields(FeatureConfig) if field.name
 def test_a_saved_job_is_the_same_job() -> None:
     seen: Counter[Any] = Counter()
 
-    @settings(max_examples=150, derandomize=True, deadline=None)
+    @settings(max_examples=220, derandomize=True, deadline=None)
     @given(job=good_jobs())
     def comes_back(job: Job) -> None:
         with tempfile.TemporaryDirectory() as folder:
