@@ -111,7 +111,7 @@ def test_train_keeps_the_callers_folder_and_arguments(checkout: Checkout, tmp_pa
 def test_tests_run_in_the_root(checkout: Checkout, tmp_path: Path) -> None:
     code, out, err = checkout.run("test.sh", "-k", "a or b", cwd=tmp_path)
     assert code == 0, err
-    assert out == f"{checkout.root.resolve()}\n<-k><a or b>"
+    assert out == f"{checkout.root.resolve()}\n<-n><2><--dist><loadfile><-k><a or b>"
 
 
 def test_nothing_is_done_when_all_is_there(checkout: Checkout) -> None:
