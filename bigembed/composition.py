@@ -197,17 +197,6 @@ def feature_keys(job: Job, weighted: bool) -> list[str]:
     return [key for name in features for key in _names(job, name)]
 
 
-def size_keys(job: Job) -> list[str]:
-    """Return the features of TorchRec whose elements have each another number of rows, which a batch then says."""
-    return [
-        part_name(name, part)
-        for name, feature in job.features.items()
-        if per_element(job, feature)
-        for part in parts(job.tables[feature.table])
-        if part.per_element == 0
-    ]
-
-
 def counting_parts(job: Job, feature: FeatureConfig) -> tuple[Part, ...]:
     """Return the parts whose rows, counted, are a feature's elements (of a table of subwords: the rows that a mean is over)."""
     table = job.tables[feature.table]

@@ -12,6 +12,7 @@ from bigembed import encoders
 from bigembed.commands.advise_sweep import sweep
 from bigembed.commands.advise_text import print_advice
 from bigembed.commands.advise_typed import overrides_for
+from bigembed.commands.asked import write_asked
 from bigembed.config import compose, saved
 from bigembed.config.arguments import parse
 from bigembed.config.schema import AdviseOptions, IdsTable, Job
@@ -21,7 +22,6 @@ from bigembed.data.order import Order
 from bigembed.encoders.values import TEXTS, kind_of
 from bigembed.errors import UserError
 from bigembed.examples import open_column
-from bigembed.files import replace as replace_file
 from bigembed.knowing.advice import Case, Proposal, kinds_for, propose, row_bytes
 from bigembed.knowing.sample import Group, look
 from bigembed.prepare import columns_of
@@ -135,8 +135,5 @@ def _group(group: Group) -> dict[str, Any]:
 def _write(path: str | None, values: Mapping[str, Any]) -> None:
     if path is None:
         return
-    try:
-        replace_file(Path(path), json.dumps(values, indent=1).encode())
-    except OSError as error:
-        raise UserError(f"out={path} cannot be written: {error.strerror}") from None
+    write_asked("out", path, json.dumps(values, indent=1))
     say(f"the advice is in {path}")

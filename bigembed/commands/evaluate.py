@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigembed import run
+from bigembed.commands.asked import write_asked
 from bigembed.commands.of_run import on_other_data
 from bigembed.config.arguments import parse
 from bigembed.config.schema import EvaluateOptions, Job
 from bigembed.cores import by_torchrun
 from bigembed.errors import UserError
-from bigembed.files import replace
 from bigembed.report import told
 
 if TYPE_CHECKING:
@@ -39,10 +39,7 @@ def _answer(arguments: list[str], ranks: "Ranks | None") -> None:
     for name, values in figures.items():
         print(told(name, values))
     if options.output:
-        try:
-            replace(Path(options.output), json.dumps({"checkpoint": checkpoint.name, **figures}, indent=1).encode())
-        except OSError as error:
-            raise UserError(f"output={options.output} cannot be written: {error.strerror}") from None
+        write_asked("output", options.output, json.dumps({"checkpoint": checkpoint.name, **figures}, indent=1))
 
 
 def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool, ranks: "Ranks | None") -> dict[str, Any]:

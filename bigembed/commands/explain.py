@@ -8,6 +8,7 @@ import numpy as np
 
 from bigembed import encoders, run
 from bigembed.admission import GROUP, rows_of
+from bigembed.commands.asked import write_asked
 from bigembed.commands.inspect import residents_of
 from bigembed.commands.inspect_text import console, percent, table_of
 from bigembed.commands.of_run import on_other_data
@@ -21,7 +22,6 @@ from bigembed.encoders.subword import SubwordEncoder
 from bigembed.encoders.tokenizer import TokenizerEncoder
 from bigembed.encoders.tokens import TokenEncoder
 from bigembed.errors import UserError
-from bigembed.files import replace
 from bigembed.knowing.names import pieces_with, values_of_row
 from bigembed.knowing.opening import open_run_data
 from bigembed.knowing.tally import Tally
@@ -47,10 +47,7 @@ def main(arguments: list[str]) -> int:
     else:
         values = _explain_row(options, job, name, folder, elsewhere, residents_of(checkpoint, job, name))
     if options.out is not None:
-        try:
-            replace(Path(options.out), json.dumps(values, indent=1).encode())
-        except OSError as error:
-            raise UserError(f"out={options.out} cannot be written: {error.strerror}") from None
+        write_asked("out", options.out, json.dumps(values, indent=1))
         say(f"the same is in {options.out}")
     return 0
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from bigembed import hashing, run
 from bigembed.admission import FREE
+from bigembed.commands.asked import write_asked
 from bigembed.commands.inspect_picture import picture
 from bigembed.commands.inspect_text import print_tables
 from bigembed.commands.of_run import on_other_data
@@ -21,7 +22,6 @@ from bigembed.config.schema import InspectOptions, Job, ManagedTable
 from bigembed.encoders import Encoder
 from bigembed.encoders.subword import SubwordEncoder
 from bigembed.errors import UserError
-from bigembed.files import replace
 from bigembed.knowing import describe
 from bigembed.knowing.character_grams import tally_grams
 from bigembed.knowing.measure import Seen, measure
@@ -145,8 +145,5 @@ def _norms(
 def _write(option: str, path: str | None, content: str) -> None:
     if path is None:
         return
-    try:
-        replace(Path(path), content.encode())
-    except OSError as error:
-        raise UserError(f"{option}={path} cannot be written: {error.strerror}") from None
+    write_asked(option, path, content)
     say(f"the {'picture' if option == 'picture' else 'report'} is in {path}")

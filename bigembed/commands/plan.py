@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from bigembed import encoders
+from bigembed.commands.asked import write_asked
 from bigembed.config import compose
 from bigembed.config.arguments import parse
 from bigembed.config.physical import part_name, parts, physical
 from bigembed.config.schema import Job, PlanOptions
 from bigembed.errors import UserError
 from bigembed.examples import table_rows
-from bigembed.files import replace as replace_file
 from bigembed.growth import begin_from
 from bigembed.report import say
 
@@ -99,9 +99,6 @@ def _console() -> Any:
 def _write(option: str, path: str | None, content: str) -> None:
     if path is None:
         return
-    try:
-        replace_file(Path(path), content.encode())
-    except OSError as error:
-        raise UserError(f"{option}={path} cannot be written: {error.strerror}") from None
+    write_asked(option, path, content)
     told = {"out": f"the plan is in {path}: train with sharding.plan={path}", "picture": f"the picture is in {path}"}
     say(told.get(option, f"the report is in {path}"))

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from bigembed.encoders.columns import Spans
 from bigembed.encoders.ids import read
-from bigembed.encoders.slots import empty_slots, slot_of
+from bigembed.encoders.slots import empty_slots, move, slot_of
 from bigembed.encoders.text import Rules, Tokenizer, next_token, spell
 from bigembed.encoders.values import hash_numbers
 from bigembed.hashing import finish
@@ -29,7 +29,7 @@ class Counter:
     def _grow(self) -> None:
         self.hashes = _grown(self.hashes, 2 * len(self.hashes))
         slots = np.zeros((2 * len(self.slots), 2), np.uint64)
-        _move(self.slots, slots)
+        move(self.slots, slots)
         self.slots = slots
 
 
@@ -212,15 +212,6 @@ def _count_numbers(
         slots[slot, 1] += np.uint64(times[at])
         at += 1
     return at, known
-
-
-@numba.njit(nogil=True, cache=True)
-def _move(slots: np.ndarray, larger: np.ndarray) -> None:
-    for i in range(len(slots)):
-        if slots[i, 0] != 0:
-            at = slot_of(larger, slots[i, 0])
-            larger[at, 0] = slots[i, 0]
-            larger[at, 1] = slots[i, 1]
 
 
 @numba.njit(nogil=True, cache=True)

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from bigembed.encoders.columns import Spans, uint8_of
-from bigembed.encoders.slots import empty_slots, slot_of
+from bigembed.encoders.slots import empty_slots, move, slot_of
 from bigembed.hashing import BASIS, feed, finish
 from bigembed.ragged import Ragged
 
@@ -84,7 +84,7 @@ class Parts:
                 new = slice(0, self.known - before)
                 return Ragged(numbers, offsets), Spans(begin[new], end[new], spans.owner)
             larger = empty_slots(max(self.known + int(offsets[row + 1] - offsets[row]), 2 * self.known))
-            _move(self._slots, larger)
+            move(self._slots, larger)
             self._slots = larger
 
 
@@ -186,14 +186,6 @@ def _look_up(
             first = at
         row += 1
     return row, known
-
-
-@numba.njit(nogil=True, cache=True)
-def _move(slots: np.ndarray, larger: np.ndarray) -> None:
-    for i in range(len(slots)):
-        if slots[i, 0] != 0:
-            at = slot_of(larger, slots[i, 0])
-            larger[at, 0], larger[at, 1] = slots[i, 0], slots[i, 1]
 
 
 @numba.njit(nogil=True, cache=True)

@@ -53,3 +53,13 @@ def _fill(slots: np.ndarray, hashes: np.ndarray) -> int:
         slots[at, 0] = hashes[i]
         slots[at, 1] = i + 1
     return -1
+
+
+@numba.njit(nogil=True, cache=True)
+def move(slots: np.ndarray, larger: np.ndarray) -> None:
+    """Put all that is in a hash table into a larger one."""
+    for i in range(len(slots)):
+        if slots[i, 0] != 0:
+            at = slot_of(larger, slots[i, 0])
+            larger[at, 0] = slots[i, 0]
+            larger[at, 1] = slots[i, 1]
