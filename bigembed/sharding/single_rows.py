@@ -1,4 +1,4 @@
-"""Rows looked up one by one on a CPU, as bags of one id each: FBGEMM's own way back from such rows is serial, 20 times slower."""
+"""Rows looked up one by one on a CPU, as bags of one id each: FBGEMM's own way back from such rows is serial (benchmarks/single_rows.py)."""
 
 from itertools import pairwise
 from typing import Any
