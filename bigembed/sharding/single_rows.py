@@ -1,4 +1,4 @@
-"""Rows looked up one by one on a CPU, as bags of one id each: FBGEMM's own way back from such rows is serial (benchmarks/single_rows.py)."""
+"""Rows looked up one by one on a CPU, as bags of one id each: FBGEMM's own way back from such rows is serial."""
 
 from itertools import pairwise
 from typing import Any
