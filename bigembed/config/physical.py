@@ -123,6 +123,8 @@ def _part_table(name: str, table: TableConfig, part: Part) -> PartTable:
         init_range=part.reach,
         dtype=table.dtype,
         rounding=table.rounding,
+        lr=table.lr,
+        pretrained=table.pretrained,
         sharding=table.sharding,
         centre=part.centre,
         of=name,

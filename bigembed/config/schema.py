@@ -69,6 +69,51 @@ class Policy(Enum):
     distance_lfu = "distance_lfu"
 
 
+class Vocabulary(Enum):
+    """Which words have a row of their own where a table starts from vectors."""
+
+    data = "data"
+    file = "file"
+    intersection = "intersection"
+    union = "union"
+
+
+class Fallback(Enum):
+    """What a word gets that is not in the file of vectors as it is."""
+
+    case = "case"
+    unicode = "unicode"
+    digits = "digits"
+    lemma = "lemma"
+    subwords = "subwords"
+    mean = "mean"
+    normal = "normal"
+    zeros = "zeros"
+
+
+class Join(Enum):
+    """How several files of vectors become one start."""
+
+    in_order = "in_order"
+    concatenated = "concatenated"
+
+
+class Mismatch(Enum):
+    """What is done where vectors are not as wide as the table."""
+
+    refuse = "refuse"
+    project = "project"
+    pad = "pad"
+
+
+class Freeze(Enum):
+    """Which rows stay as the file gave them."""
+
+    none = "none"
+    rows = "rows"
+    table = "table"
+
+
 class Pooling(Enum):
     """How the rows of one bag become one vector."""
 
@@ -263,6 +308,60 @@ class TableShardingConfig:
 
 
 @dataclass(slots=True)
+class PretrainedConfig:
+    """Vectors that a table starts from, instead of random rows."""
+
+    path: str | None = option(
+        None,
+        "File of vectors, its format told by its content: word2vec (text, binary), GloVe, fastText (.vec, .bin, .ftz), .npy, safetensors, "
+        "Parquet, as it is or compressed; a member of an archive is ARCHIVE::MEMBER; or a run folder. Null: none.",
+    )
+    others: list[str] = option(list, "Further files, for words that are not in the first, or side by side: join.")
+    join: Join = option(
+        Join.in_order,
+        "in_order: a word has the vector of the first file that knows it; concatenated: of every file, side by side.",
+    )
+    word_list: str | None = option(
+        None, "The words of a .npy or safetensors file, one a line; null: FILE.words.txt, or .vocab or .txt beside it."
+    )
+    table: str | None = option(None, "Table of the run that path names; null: the one of this name, or the only one.")
+    vocabulary: Vocabulary = option(
+        Vocabulary.data,
+        "Words that have rows: the data's, the file's (all of them, known to the data or not), those in both, or in either.",
+    )
+    fallback: list[Fallback] = option(
+        lambda: [Fallback.subwords],
+        "For words that the file does not have, in order: case (another case), unicode (another form: NFC, NFKC, without accents), "
+        "digits (each as 0 or #), lemma, subwords (put together of n-grams, where the file has them), mean (of the file), "
+        "normal (drawn with the file's mean and deviation), zeros. Words that are left start as the seed says.",
+    )
+    lemmas: str | None = option(None, "For the fall-back lemma: a file of lines 'word lemma'.")
+    dimension: Mismatch = option(
+        Mismatch.refuse,
+        "Vectors of another width than dim: refuse; project (principal components of the file) to fewer; pad with zeros to more.",
+    )
+    normalise: bool = option(False, "Scale vectors to length 1, after all else.")
+    centre: bool = option(False, "Subtract the mean of the file's vectors.")
+    remove_components: int = option(
+        0,
+        "Take out of the vectors, centred, this many first principal components of the file (Mu & Viswanath 2018).",
+        minimum=0,
+        maximum=1000,
+    )
+    freeze: Freeze = option(
+        Freeze.none, "none: all rows train; rows: those that have a vector of the file do not; table: none does."
+    )
+    freeze_steps: int | None = option(None, "Steps after which what is frozen trains too; null: never.", minimum=1)
+    pull: float = option(
+        0.0,
+        "Pulls the rows back to where they started: each step by the share learning rate × pull (L2 to the initial value, decoupled), "
+        "every 16 steps at once. The start is kept beside the table.",
+        minimum=0.0,
+        maximum=1e6,
+    )
+
+
+@dataclass(slots=True)
 class TableConfig:
     """What all kinds of tables have in common."""
 
@@ -275,6 +374,10 @@ class TableConfig:
         Rounding.stochastic,
         "How updates of fp16 and bf16 tables are rounded; CPUs know only nearest, which loses updates below half a unit.",
     )
+    lr: float | None = option(
+        None, "Learning rate of this table at the height of the schedule; null: optim.tables.lr.", minimum=0.0, maximum=1e38
+    )
+    pretrained: PretrainedConfig = option(PretrainedConfig, "Vectors that the table starts from.")
     sharding: TableShardingConfig = option(TableShardingConfig, "How the table is laid over the ranks.")
 
 
@@ -721,6 +824,43 @@ class ExportOptions:
         None, "File of words, one a line, to export the vectors of; null: the words of the vocabulary."
     )
     checkpoint: Which | None = option(None, "best or last; null: the one that training judged by (trainer.test_with).")
+
+
+@dataclass(slots=True)
+class VectorsOptions:
+    """What ``bigembed vectors`` takes."""
+
+    path: str = option(MISSING, "File of vectors, a member of an archive (ARCHIVE::MEMBER), or a run folder.")
+    word_list: str | None = option(
+        None, "The words of a .npy or safetensors file, one a line; null: FILE.words.txt, or .vocab or .txt beside it."
+    )
+    table: str | None = option(None, "Table of the run that path names; null: the only one.")
+    words: list[str] = option(list, "Words to print the vectors of; unseen ones too where the file has n-grams.")
+    out: str | None = option(None, "File to write the vectors to.")
+    format: str = option(
+        "word2vec", "Of out: word2vec, word2vec-binary, glove, fasttext, safetensors, numpy or parquet."
+    )
+
+
+@dataclass(slots=True)
+class CoverageOptions:
+    """What ``bigembed coverage`` takes besides the choices and options of ``bigembed train``."""
+
+    out: str | None = option(None, "JSON file to write everything to that is told.")
+    picture: str | None = option(None, "HTML file to draw the coverage to.")
+    top: int = option(20, "How many of the most frequent missing words to name.", minimum=1)
+
+
+@dataclass(slots=True)
+class CompareOptions:
+    """What ``bigembed compare`` takes."""
+
+    of: list[str] = option(list, "Two or more run folders or files of vectors to compare.")
+    texts: list[str] = option(list, "Texts to compare in each; quote those with commas.")
+    input: str | None = option(None, "File of texts, one a line, instead of texts.")
+    out: str | None = option(None, "JSON file to write the similarities and places to.")
+    picture: str | None = option(None, "HTML file to draw the texts to, side by side.")
+    checkpoint: Which | None = option(None, "Of runs: best or last; null: the one that training judged by.")
 
 
 @dataclass(slots=True)
