@@ -43,7 +43,7 @@ def main() -> None:
         copied = copy_bandwidth(runtime.device)
         model = build(job, {"text": a.rows}, runtime)
         fill_rows(model, job)
-        optimizers = Optimizers(model, job.optim, a.steps)
+        optimizers = Optimizers(model, job, a.steps)
         batches, moved = make(a.rows, a.batch, a.bag, a.dim, runtime.device)
         for step in range(WARM + a.steps):
             if step == WARM:

@@ -46,7 +46,7 @@ def milliseconds(table: TableConfig) -> float:
     with start(job.runtime) as runtime:
         model = build(job, dict.fromkeys(there.tables, ROWS), runtime)
         fill_rows(model, job)
-        optimizers, times = Optimizers(model, job.optim, STEPS), []
+        optimizers, times = Optimizers(model, job, STEPS), []
         keys = list(there.features)
         ids = torch.randint(0, ROWS, (len(keys) * SAMPLES * IDS,))
         features = KeyedJaggedTensor(keys, ids, lengths=torch.full((len(keys) * SAMPLES,), IDS))

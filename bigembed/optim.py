@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,9 +13,11 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
+from bigembed.config.physical import physical
 from bigembed.config.schema import (
     DenseOptimConfig,
     DenseOptimizer,
+    Freeze,
     Job,
     OptimConfig,
     Schedule,
@@ -59,17 +62,47 @@ def table_of(name: str) -> str:
     return name.removesuffix(".weight").rpartition(".")[2]
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How a table learns: its learning rate at the height of the schedule, and the steps before which it is 0 (None: it stays 0)."""
+
+    lr: float
+    first_step: int | None = 0
+
+    def at(self, step: int, scale: float) -> float:
+        """Return the learning rate of ``step``, where the schedule's factor is ``scale``."""
+        return 0.0 if self.first_step is None or step < self.first_step else self.lr * scale
+
+
+def rates(job: Job) -> dict[str, Rate]:
+    """Return how every table of ``config.physical.physical(job)`` learns."""
+    found = {}
+    for name, table in physical(job).tables.items():
+        frozen = table.pretrained.freeze is Freeze.table
+        lr = job.optim.tables.lr if table.lr is None else table.lr
+        found[name] = Rate(lr, table.pretrained.freeze_steps if frozen else 0)
+    return found
+
+
+def _marks(job: Job) -> dict[Rate, float]:
+    """Return a number for each different rate.
+
+    Fused tables begin with it as their learning rate: TorchRec then puts only tables of one rate together, and each group can be
+    told by it; ``Optimizers.schedule`` sets the learning rate before the first step.
+    """
+    return {rate: 1.0 + number for number, rate in enumerate(dict.fromkeys(rates(job).values()))}
+
+
 def fuse(model: nn.Module, job: Job, dense: Collection[str]) -> None:
     """Attach the tables' optimizer to those of ``model`` (on meta, before sharding): FBGEMM then updates rows in the backward pass.
 
     The tables named in ``dense``, whose kernel is dense, are left to a dense optimizer.
     """
-    config = job.optim.tables
+    config, of_table, marks = job.optim.tables, rates(job), _marks(job)
     for name, parameter in model.named_parameters():
         if name.startswith(OF_TABLES) and table_of(name) not in dense:
-            _apply_optimizer_in_backward(
-                TABLE_OPTIMIZERS[config.kind], [parameter], _options(config, TableOptimizer.sgd)
-            )
+            options = _options(config, TableOptimizer.sgd) | {"lr": marks[of_table[table_of(name)]]}
+            _apply_optimizer_in_backward(TABLE_OPTIMIZERS[config.kind], [parameter], options)
 
 
 def _options(
@@ -99,12 +132,15 @@ class Optimizers:
         This rank's parts of the tables with a dense kernel.
     tables : Optimizer or None
         What moves them.
+    starts : dict of str to list of Tensor
+        What the rows of this rank's shards started as, of the tables that are pulled back there.
     """
 
-    def __init__(self, model: DistributedModelParallel, config: OptimConfig, steps: int) -> None:
-        self.config, self.steps = config, steps
+    def __init__(self, model: DistributedModelParallel, job: Job, steps: int) -> None:
+        self.config, self.steps = job.optim, steps
+        self.starts: dict[str, list[torch.Tensor]] = {}
+        config, of_table, marks = job.optim, rates(job), _marks(job)
         self.fused = model.fused_optimizer
-        self.fused_groups = list(self.fused.param_groups)  # gathered anew at every look otherwise
         others = list(in_backward_optimizer_filter(model.named_parameters()))
         of_tables = [
             (name, parameter) for name, parameter in others if isinstance(parameter, TableBatchedEmbeddingSlice)
@@ -116,8 +152,15 @@ class Optimizers:
         self.dense = DENSE_OPTIMIZERS[config.dense.kind](self.parameters, **options)
         self.tables = None
         if self.unfused:
+            groups: dict[float, list[nn.Parameter]] = {}
+            for name, parameter in self.unfused:
+                groups.setdefault(marks[of_table[table_of(name)]], []).append(parameter)
             options = _options(config.tables, TableOptimizer.sgd)
-            self.tables = TABLE_OPTIMIZERS[config.tables.kind]([parameter for _, parameter in self.unfused], **options)
+            given = [{"params": parameters, "lr": mark} for mark, parameters in groups.items()]
+            self.tables = TABLE_OPTIMIZERS[config.tables.kind](given, **options)
+        by_mark = {mark: rate for rate, mark in marks.items()}
+        groups_of_tables = [*self.fused.param_groups, *(self.tables.param_groups if self.tables else ())]
+        self.rated = [(group, by_mark[float(group["lr"])]) for group in groups_of_tables]
 
     def unfused_states(self) -> list[str]:
         """Return the names of the states that the tables' optimizer keeps, as FBGEMM calls them."""
@@ -144,10 +187,8 @@ class Optimizers:
     def schedule(self, step: int) -> float:
         """Set the learning rates of ``step`` and return their factor; the fused kernel reads its own in the backward pass."""
         scale = factor(self.config, step, self.steps)
-        for group in self.fused_groups:
-            group["lr"] = self.config.tables.lr * scale
-        for group in self.tables.param_groups if self.tables else ():
-            group["lr"] = self.config.tables.lr * scale
+        for group, rate in self.rated:
+            group["lr"] = rate.at(step, scale)
         for group in self.dense.param_groups:
             group["lr"] = self.config.dense.lr * scale
         self.fused.step()  # no update: it hands the learning rate to the kernel

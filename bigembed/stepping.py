@@ -69,8 +69,10 @@ class Stepper:
             yield batch
 
 
-def choose(asked: Pipeline, cached: bool, runtime: Runtime) -> Pipeline:
+def choose(asked: Pipeline, cached: bool, moved: bool, runtime: Runtime) -> Pipeline:
     """Return the pipeline that fits: what was asked for, or by the ranks and whether tables have a cache on the GPU.
+
+    ``moved``: whether rows change between steps as well, behind the back of a cache that is filled ahead.
 
     Raises
     ------
@@ -81,8 +83,12 @@ def choose(asked: Pipeline, cached: bool, runtime: Runtime) -> Pipeline:
         raise UserError(
             "trainer.pipeline=prefetch fills the caches of fused_uvm_caching tables ahead, but no table has one; use sparse_dist"
         )
+    if asked is Pipeline.prefetch and moved:
+        raise UserError(
+            "trainer.pipeline=prefetch fills caches before rows are pulled back or thaw (pretrained.pull, freeze_steps); use sparse_dist"
+        )
     if asked is not Pipeline.auto:
         return asked
-    if cached:
+    if cached and not moved:
         return Pipeline.prefetch
-    return Pipeline.sparse_dist if runtime.world > 1 else Pipeline.none
+    return Pipeline.sparse_dist if cached or runtime.world > 1 else Pipeline.none

@@ -32,6 +32,7 @@ from bigembed.report import Report, say
 from bigembed.runtime import Runtime, start
 from bigembed.sharding.place import has_caches
 from bigembed.signals import Stop, Stopped
+from bigembed.starting import keep_starts, pull_back, start_from_vectors, thaw
 from bigembed.stepping import Stepper, choose
 
 
@@ -146,13 +147,15 @@ def open_training(job: Job, folder: Path, data: Prepared, runtime: Runtime, stop
     """Build the model, and go to where the run stands."""
     model = build(job, table_rows(job, data.encoders), runtime)
     steps = job.trainer.steps or job.trainer.epochs * steps_per_epoch(job, data)
-    optimizers, identity = Optimizers(model, job.optim, steps), run.identity(folder, job)
-    pipeline = choose(job.trainer.pipeline, has_caches(model), runtime)
+    optimizers, identity = Optimizers(model, job, steps), run.identity(folder, job)
+    moved = any(table.pretrained.pull or table.pretrained.freeze_steps for table in job.tables.values())
+    pipeline = choose(job.trainer.pipeline, has_caches(model), moved, runtime)
     stepper, agreement = Stepper(model, optimizers, pipeline, runtime.device), Agreement(stop, runtime)
     saver = Saver(folder / run.CHECKPOINTS, runtime, job.trainer.save_memory_mib)
     training = Training(
         job, folder, runtime, data, model, optimizers, stepper, agreement, steps, Progress(), identity, saver
     )
+    keep_starts(job, model, optimizers)
     resume(training)
     return training
 
@@ -186,14 +189,19 @@ def resume(training: Training) -> None:
 
 
 def begin(training: Training) -> None:
-    """Draw the first values; what another run has learned goes over them, and is kept at once: that run is not needed again."""
-    fill_rows(training.model, training.job)
-    if training.job.grow is None:
+    """Draw the first values; what files of vectors and another run have goes over them, and is kept at once: they are not needed again."""
+    job, model, optimizers = training.job, training.model, training.optimizers
+    fill_rows(model, job)
+    told = None
+    start_from_vectors(job, training.data.encoders, model, optimizers, training.runtime, training.folder)
+    keep_starts(job, model, optimizers)
+    if job.grow is not None:
+        told = load_grown(job, training.data.encoders, model, optimizers, training.runtime)
+    if told is None and not any(table.pretrained.path for table in job.tables.values()):
         return
-    told = load_grown(training.job, training.data.encoders, training.model, training.optimizers, training.runtime)
     save(training)
     training.saver.wait()
-    if training.runtime.chief:
+    if told is not None and training.runtime.chief:
         told.print()
 
 
@@ -237,7 +245,7 @@ def ahead(training: Training) -> Ahead:
     """Return this rank's batches from the present step on, made in advance."""
     runtime = training.runtime
 
-    def shares() -> Iterator[tuple[np.ndarray, int, float, int]]:
+    def shares() -> Iterator[tuple[np.ndarray, np.ndarray, int, float, int]]:
         for step in range(training.progress.step, training.steps):
             rows, salt = rows_of(training, step), hash_string(f"{training.job.seed}/{step // training.per_epoch}")
             yield *share(rows, runtime), runtime.world / len(rows), salt
@@ -254,9 +262,11 @@ def rows_of(training: Training, step: int) -> np.ndarray:
 
 def make_step(training: Training, batches: Iterator[Batch]) -> None:
     """Move the parameters by the next batch."""
-    progress = training.progress
-    training.optimizers.schedule(progress.step)
+    progress, job, model, optimizers = training.progress, training.job, training.model, training.optimizers
+    thaw(job, model, optimizers, progress.step)
+    optimizers.schedule(progress.step)
     batch, losses = training.stepper.step(batches, steps_to_pause(training))
+    pull_back(job, model, optimizers, progress.step + 1)
     if progress.step % training.per_epoch == 0:
         progress.loss, progress.samples = 0.0, 0
     progress.step += 1

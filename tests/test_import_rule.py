@@ -23,6 +23,7 @@ FLOORS = [
     ["encoders", "data", "vectors"],
     ["signals", "report"],
     ["examples", "weighing", "composed"],
+    ["run_vectors"],
     ["pretrained"],
     ["growth"],
     ["prepare"],
@@ -32,12 +33,13 @@ FLOORS = [
     ["loader", "heads", "metrics", "optim", "agreement", "composition", "managed"],
     ["model", "sharding", "stepping"],
     ["build", "evaluation", "checkpoint"],
+    ["starting"],
     ["trainer", "inference"],
     ["commands"],
     ["cli"],
     ["__main__", "__init__"],
 ]
-WITHOUT_TORCH = 10  # floors
+WITHOUT_TORCH = 11  # floors
 HEAVY = ("torch", "torchrec", "fbgemm_gpu")
 # Attributes of the package itself, which is loaded before any of its modules.
 OF_THE_PACKAGE = {"__version__"}

@@ -82,7 +82,7 @@ def ours(job: Job) -> tuple[np.ndarray, np.ndarray, nn.Module, list[float]]:
         fill_rows(model, job)
         (shard,) = weights(model)["text"]
         first, head = shard.read().copy(), copy.deepcopy(model.module.head)
-        optimizers, losses = Optimizers(model, job.optim, STEPS), []
+        optimizers, losses = Optimizers(model, job, STEPS), []
         for step, batch in enumerate(batches(job.head.classes)):
             optimizers.schedule(step)
             optimizers.zero_grad()

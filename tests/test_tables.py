@@ -300,7 +300,7 @@ def step_is_that_of_plain_torch(job: Job, table: pa.Table) -> dict[str, np.ndarr
             copies_of(model),
             copy.deepcopy(nn.ModuleDict({"c": inner(model).composition, "h": inner(model).head})),
         )
-        batch, optimizers = collate(examples, rows, weight=1 / len(rows)), Optimizers(model, job.optim, 10)
+        batch, optimizers = collate(examples, rows, weight=1 / len(rows)), Optimizers(model, job, 10)
         scores = inner(model).scores(batch).detach()
         optimizers.schedule(0)
         optimizers.zero_grad()

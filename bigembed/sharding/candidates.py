@@ -220,7 +220,7 @@ class _StorageEstimator(EmbeddingStorageEstimator):
                     shard.storage += Storage(hbm=0, ddr=BYTES * shard.size[0])
 
     def _besides(self, option: ShardingOption, shard: Shard) -> Storage:
-        """Return the bytes of a shard's optimizer state; of a dense kernel's gradient as well."""
+        """Return the bytes of a shard's optimizer state; of a dense kernel's gradient as well, and of what rows are pulled back to."""
         rows, columns = shard.size
         kind = self.job.optim.tables.kind
         if kernel_of(self.job, option.name) is Kernel.dense or option.compute_kernel == Kernel.dense.value:
@@ -233,6 +233,8 @@ class _StorageEstimator(EmbeddingStorageEstimator):
                 TableOptimizer.sgd: 0,
             }
             size = STATE_BYTES * state[kind]
+        if self.job.tables[option.name].pretrained.pull:
+            size += rows * columns * option.tensor.element_size()
         # FBGEMM keeps one number a row on the GPU, also where the rows are in the host's memory.
         hosted = KERNELS[option.compute_kernel] in IN_HOST_MEMORY and kind is not TableOptimizer.rowwise_adagrad
         return Storage(hbm=size, ddr=0) if self.on_gpu and not hosted else Storage(hbm=0, ddr=size)

@@ -11,6 +11,8 @@ from bigembed.managed import residents_of
 from bigembed.optim import DENSE_STATES, OF_TABLES, Optimizers, table_of
 from bigembed.sharding.lookups import lookups
 
+START = "start"
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -60,7 +62,10 @@ def weights(model: DistributedModelParallel) -> dict[str, list[Shard]]:
 
 
 def states(model: DistributedModelParallel, optimizers: Optimizers) -> dict[str, dict[str, list[Shard]]]:
-    """Return this rank's shards of every optimizer state of the tables, by table and name ("momentum1"), whatever the kernel."""
+    """Return this rank's shards of what training keeps beside the tables, by table and name, whatever the kernel.
+
+    That is every state of their optimizer ("momentum1"), and what rows that are pulled back started as (``START``).
+    """
     found: dict[str, dict[str, list[Shard]]] = {}
     for key, state in model.fused_optimizer.state_dict()["state"].items():
         found[table_of(key)] = {name.rpartition(".")[2]: _shards(value) for name, value in state.items()}
@@ -68,6 +73,9 @@ def states(model: DistributedModelParallel, optimizers: Optimizers) -> dict[str,
     for table, shards in weights(model).items():
         if table in unfused:
             found[table] = _unfused_states(table, shards, optimizers)
+        if table in optimizers.starts:
+            starts = zip(shards, optimizers.starts[table], strict=True)
+            found.setdefault(table, {})[START] = [replace(shard, local=start) for shard, start in starts]
     return found
 
 

@@ -1,0 +1,72 @@
+"""Tables that start from vectors: rank 0 reads the files, once; every rank keeps the rows that it holds, a few megabytes at a time."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torchrec.distributed.model_parallel import DistributedModelParallel
+
+from bigembed.checkpoint import Group
+from bigembed.config.physical import part_name, parts
+from bigembed.config.schema import Freeze, Job
+from bigembed.encoders import Encoder
+from bigembed.optim import Optimizers
+from bigembed.pretrained.steps import Put, Step
+from bigembed.report import say
+from bigembed.runtime import Runtime
+from bigembed.sharding.rows import forget_caches, states, weights
+from bigembed.starting.held import Held
+from bigembed.starting.keeping import keep_starts, pull_back, thaw
+from bigembed.starting.sharing import shared
+
+__all__ = ["keep_starts", "pull_back", "start_from_vectors", "thaw"]
+
+
+def start_from_vectors(
+    job: Job,
+    known: Mapping[str, Encoder],
+    model: DistributedModelParallel,
+    optimizers: Optimizers,
+    runtime: Runtime,
+    folder: Path,
+) -> None:
+    """Fill the rows of ``job``'s tables that start from vectors; all ranks call it together.
+
+    Rank 0 reads the files, says how much of the vocabulary they cover, and keeps this in the run's ``folder``.
+
+    Raises
+    ------
+    UserError
+        For whatever is wrong with a file, on all ranks.
+    """
+    if not any(table.pretrained.path for table in job.tables.values()):
+        return
+    from bigembed.pretrained import coverage
+    from bigembed.pretrained.placing import Placing, place
+    from bigembed.pretrained.sources import open_sources
+
+    group = Group(runtime.control)
+    for name, table in job.tables.items():
+        if table.pretrained.path is None:
+            continue
+        placing: Placing | None = None
+
+        def steps(name: str = name) -> Iterator[Step]:
+            nonlocal placing
+            placing = place(name, job.tables[name], known[name], open_sources(name, job.tables[name]), job.seed)
+            yield from placing.steps()
+
+        own, kept = weights(model), states(model, optimizers)
+        freeze = table.pretrained.freeze is Freeze.rows
+        held = [
+            Held(own[each], list(kept.get(each, {}).values()) if freeze else [], group)
+            for each in (part_name(name, part) for part in parts(table))
+        ]
+        for step in shared(steps() if group.chief else iter(()), group):
+            held[step.part if isinstance(step, Put) else 0].take(step)
+        for each in held:
+            each.settle()
+        if placing is not None:
+            told = coverage.of_placing(name, table, known[name], placing)
+            say(told.text())
+            coverage.write(told, folder)
+    forget_caches(model)
