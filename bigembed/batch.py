@@ -89,16 +89,24 @@ class Batch(Pipelineable):
         return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
 
 
-def collate(examples: Examples, rows: np.ndarray, size: int | None = None, weight: float = 1.0, salt: int = 0) -> Batch:
+def collate(
+    examples: Examples,
+    rows: np.ndarray,
+    others: np.ndarray | None = None,
+    size: int | None = None,
+    weight: float = 1.0,
+    salt: int = 0,
+) -> Batch:
     """Return ``rows`` (int64) of ``examples`` as a batch of ``size`` samples (default: as many as rows).
 
+    ``others``, one for each row, are those that features of another row are taken from (default: the next of the batch);
     ``weight`` is the batch's; ``salt`` tells the seeds of one epoch from those of another.
     """
     empty = 0 if size is None else size - len(rows)
     plain, weighted, sizes = Keyed([]), Keyed([], []), Keyed([])
     tokens = 0
-    for feature, encoded in zip(examples.features, examples.encode(rows), strict=True):
-        _place(examples.job, feature, encoded, rows, plain, weighted, sizes)
+    for feature, encoded in zip(examples.features, examples.encode(rows, others), strict=True):
+        _place(examples.job, feature, encoded, examples.rows_of(feature, rows, others), plain, weighted, sizes)
         tokens += int(encoded.tokens.sum())
     labels = np.empty(0, np.int64) if examples.labels is None else np.pad(examples.labels[rows], (0, empty))
     seeds = np.pad(hash_integers(rows, salt).view(np.int64), (0, empty))

@@ -111,6 +111,49 @@ def composed(job: Job, name: str, checkpoint: Path, encoder: Encoder, words: pa.
     return Composed(job, name, checkpoint, encode, len(words))
 
 
+def of_texts(
+    job: Job, name: str, checkpoint: Path, encoder: Encoder, texts: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vectors of texts in a table of a run: the mean of those of their elements, as the table cuts them.
+
+    Returns
+    -------
+    vectors : ndarray, shape (texts, dim), float32
+        Zeros for a text without elements.
+    elements : ndarray, shape (texts,), int64
+        How many elements (words, n-grams, pieces, values) each text has.
+
+    Raises
+    ------
+    UserError
+        A text is no value of the table.
+    """
+    table = job.tables[name]
+    column = encoder.open(encoder.from_texts(texts, "text {}".format), "texts")
+    encoded = encoder.encode(column, np.arange(len(texts)))
+    if isinstance(table, ManagedTable):
+        encoded = _in_rows(encoded, np.asarray(read_array(checkpoint / "tables" / f"{name}.ids.npy")))
+    elements, counts = _one_by_one(table, encoded)
+    vectors = Composed(job, name, checkpoint, elements.take, int(counts.sum()))[:]
+    sums = _sums(vectors, np.concatenate([[0], np.cumsum(counts)]))
+    return sums / np.maximum(counts, 1).astype(np.float32)[:, None], counts
+
+
+def _one_by_one(table: TableConfig, encoded: Encoded) -> tuple[Encoded, np.ndarray]:
+    """Return the elements of samples as samples of their own, and how many each sample had (int64)."""
+    found, counts = [], np.zeros(len(encoded.tokens), np.int64)
+    for part, ids in zip(parts(table), encoded.parts, strict=True):
+        if ids.sizes is None:
+            counts = ids.rows.lengths // part.per_element
+            offsets = np.arange(0, len(ids.rows.values) + 1, part.per_element)
+        else:
+            counts = ids.sizes.lengths
+            offsets = np.concatenate([[0], np.cumsum(ids.sizes.values, dtype=np.int64)])
+        found.append(Ids(Ragged(ids.rows.values, offsets)))
+    signs = None if encoded.signs is None else Ragged(encoded.signs.values, found[0].rows.offsets)
+    return Encoded(tuple(found), np.ones(int(counts.sum()), np.int32), signs), counts
+
+
 def _in_rows(encoded: Encoded, residents: np.ndarray) -> Encoded:
     """Return values of a managed table as the rows that they have."""
     rows = rows_of(encoded.ids.values, residents, 0, len(residents))

@@ -24,7 +24,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Return loss, accuracy and number of samples over ``rows`` (int64), the same on every rank; ``check`` is called every step."""
 
-    def shares() -> Iterator[tuple[np.ndarray, int]]:  # every rank makes the same number of steps
+    def shares() -> Iterator[tuple[np.ndarray, np.ndarray, int]]:  # every rank makes the same number of steps
         for start in range(0, len(rows), batch_size):
             yield share(rows[start : start + batch_size], runtime)
 
@@ -44,7 +44,9 @@ def evaluate(
     return figures.result()
 
 
-def share(rows: np.ndarray, runtime: Runtime) -> tuple[np.ndarray, int]:
-    """Return the rows of a global batch that belong to this rank, contiguous and in order, and the most that any rank has."""
+def share(rows: np.ndarray, runtime: Runtime) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the rows of a global batch that belong to this rank, contiguous and in order, the next one of each in the global batch
+    (of the last: the first), and the most rows that any rank has."""
     world, rank, size = runtime.world, runtime.rank, len(rows)
-    return rows[size * rank // world : size * (rank + 1) // world], -(-size // world)
+    own = slice(size * rank // world, size * (rank + 1) // world)
+    return rows[own], np.roll(rows, -1)[own], -(-size // world)

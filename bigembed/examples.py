@@ -66,19 +66,31 @@ class Examples:
     def cache(self, limit: int, threads: int, once: Once) -> None:
         """Encode every row now and keep the ids, if those of all features fit into ``limit`` bytes.
 
-        Columns that hold the ids themselves are read where they lie. The processes of a host share what ``once`` makes.
+        Columns that hold the ids themselves are read where they lie, and what several features look up is encoded once. The processes of a host share what ``once`` makes.
         """
-        features = [feature for feature in self.features if not feature.encoder.copies]
-        arrays = once("ids", partial(_encoded, features, limit, threads))
+        alike: dict[tuple[str, ...], list[Feature]] = {}
+        for feature in self.features:
+            if not feature.encoder.copies:
+                config = self.job.features[feature.name]
+                alike.setdefault((config.table, config.column, *config.crossed_with), []).append(feature)
+        arrays = once("ids", partial(_encoded, [features[0] for features in alike.values()], limit, threads))
         if arrays is None:
             return
         waiting = iter(arrays)
-        for feature in features:
-            feature.cached = from_arrays(waiting)
+        for features in alike.values():
+            cached = from_arrays(waiting)
+            for feature in features:
+                feature.cached = cached
 
-    def encode(self, rows: np.ndarray) -> list[Encoded]:
-        """Return the ids of ``rows`` (int64), one entry a feature."""
-        return [feature.encode(rows) for feature in self.features]
+    def encode(self, rows: np.ndarray, others: np.ndarray | None = None) -> list[Encoded]:
+        """Return the ids of ``rows`` (int64), one entry a feature; of ``others`` for features of another row (default: the next ones)."""
+        return [feature.encode(self.rows_of(feature, rows, others)) for feature in self.features]
+
+    def rows_of(self, feature: Feature, rows: np.ndarray, others: np.ndarray | None) -> np.ndarray:
+        """Return which rows (int64) a feature has the values of in a batch of ``rows``: these, or for each another one."""
+        if not self.job.features[feature.name].of_another:
+            return rows
+        return np.roll(rows, -1) if others is None else others
 
 
 def alone(name: str, make: Callable[[], Arrays | None]) -> Arrays | None:

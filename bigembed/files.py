@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +23,15 @@ def replace(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give another name to write to, which becomes ``path`` when all went well and is gone when not."""
+    """Give another name to write to, which becomes ``path`` when all went well and is gone when not.
+
+    Raises
+    ------
+    OSError
+        ``path`` is a folder or a device, whose place a file would take.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder or a device, and no file", str(path))
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         yield unfinished

@@ -14,8 +14,9 @@ from torch import nn
 from bigembed import run
 from bigembed.batch import collate
 from bigembed.composed import composed, is_composed
+from bigembed.config.kinds import kind_of
 from bigembed.config.physical import part_name, parts, physical
-from bigembed.config.schema import DType, Job, Which
+from bigembed.config.schema import BagHead, DType, Job, Which
 from bigembed.encoders import Encoder, Scale
 from bigembed.errors import UserError
 from bigembed.examples import Examples, open_examples
@@ -55,6 +56,20 @@ class Loaded:
     def columns(self) -> list[str]:
         """The columns that the model reads."""
         return list(columns_of(self.job))
+
+    def check_predicts(self) -> None:
+        """Refuse a model that predicts nothing.
+
+        Raises
+        ------
+        UserError
+            When it was trained without labels.
+        """
+        if not isinstance(self.job.head, BagHead):
+            raise UserError(
+                f"the model of {self.checkpoint} was trained without labels (head={kind_of(self.job.head)}) and predicts none; "
+                "its vectors can be exported, or start another table: tables.NAME.pretrained.path=RUN"
+            )
 
     def matrix(self, table: str | None = None) -> np.ndarray:
         """Return the embedding matrix of a table, shape (rows, dim), read-only: float32, float16, or (bf16) read as float32.
@@ -113,7 +128,8 @@ class Loaded:
         Raises
         ------
         UserError
-            When a column is missing, is not of the type that the model reads, or has ids that the model does not know.
+            When a column is missing, is not of the type that the model reads, or has ids that the model does not know; or when
+            the model was trained without labels.
         """
         if isinstance(texts, str):
             raise UserError("predict takes a list of texts; for a single one give a list of one")
@@ -148,6 +164,7 @@ class Loaded:
         UserError
             As ``predict``, before the first answer.
         """
+        self.check_predicts()
         missing = [column for column in self.columns if column not in table.column_names]
         if missing:
             raise UserError(

@@ -11,7 +11,7 @@ import xxhash
 
 from bigembed import encoders, growth
 from bigembed.config.physical import parts
-from bigembed.config.schema import Job, TextTable
+from bigembed.config.schema import BagHead, Job, TextTable
 from bigembed.cores import available_cores
 from bigembed.data import Parts, open_data, open_part
 from bigembed.data.labels import check_labels
@@ -103,8 +103,8 @@ def prepare_other(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str,
     UserError
         For whatever is wrong with the data.
     """
-    table = open_part(job.data, "test", columns_of(job), [job.head.label], say)
-    labels = check_labels(table, job.head.label, job.head.classes, "test")  # type: ignore[attr-defined]
+    table = open_part(job.data, "test", columns_of(job), _label_columns(job), say)
+    labels = _labels(job, table, "test")
     known, scales = load_encoders(job, folder / ENCODERS), load_scales(job, folder / ENCODERS)
     return known, {"test": _whole(open_examples(job, known, scales, table, labels, "test part"))}
 
@@ -172,14 +172,24 @@ def load_scales(job: Job, folder: Path) -> dict[str, Scale]:
 
 def _open(job: Job) -> tuple[Parts, Order, dict[str, np.ndarray]]:
     """Open the data and check the labels of every part."""
-    parts = open_data(job.data, columns_of(job), [job.head.label], say)
-    classes = job.head.classes  # type: ignore[attr-defined]
+    parts = open_data(job.data, columns_of(job), _label_columns(job), say)
     there = _named(parts)
     for name, table in there.items():
         _tell_empty(f"{name} part", _columns(job, table))
-    labels = {name: check_labels(table, job.head.label, classes, name) for name, table in there.items()}
+    labels = {name: _labels(job, table, name) for name, table in there.items()}
     fraction = 0.0 if parts.validation is not None else job.data.validation_fraction
     return parts, Order(parts.train.num_rows, fraction, job.seed), labels
+
+
+def _label_columns(job: Job) -> list[str]:
+    return [job.head.label] if isinstance(job.head, BagHead) else []
+
+
+def _labels(job: Job, table: pa.Table, part: str) -> np.ndarray:
+    """Return the labels of a part (int64); without a column of them (an autoencoder) all are 1: the row's own is the right one of two."""
+    if isinstance(job.head, BagHead):
+        return check_labels(table, job.head.label, job.head.classes, part)
+    return np.ones(table.num_rows, np.int64)
 
 
 def _named(parts: Parts) -> dict[str, pa.Table]:

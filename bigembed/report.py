@@ -124,6 +124,35 @@ def telling(what: str, total: int) -> Callable[[int], None]:
     return tell
 
 
+def reading(what: str, size: int) -> Callable[[int, int], None]:
+    """Return a function that tells, every few seconds, how many of ``size`` bytes and words are done, and how long the rest takes."""
+    began = spoke = time.perf_counter()
+
+    def tell(done: int, words: int) -> None:
+        nonlocal spoke
+        now = time.perf_counter()
+        if now - spoke >= PLAIN_EVERY and done:
+            spoke = now
+            left = (now - began) * max(size - done, 0) / done
+            read = f"{done / 1e6:,.0f} of {size / 1e6:,.0f} MB ({done / size:.0%})"
+            say(f"{what}: {read}, {words:,} words, {left:,.0f} s left")
+
+    return tell
+
+
+def writing(what: str) -> Callable[[int], None]:
+    """Return a function that tells, every few seconds, how many bytes are written."""
+    spoke = time.perf_counter()
+
+    def tell(done: int) -> None:
+        nonlocal spoke
+        if time.perf_counter() - spoke >= PLAIN_EVERY:
+            spoke = time.perf_counter()
+            say(f"{what}: {done / 1e6:,.0f} MB written")
+
+    return tell
+
+
 def waits(figures: dict[str, float]) -> str:
     """Say which of the two waits for the other, the training step or the data, and for which share of the time."""
     step, data = figures["waited_for_data"], figures["waited_for_step"]

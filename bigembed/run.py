@@ -3,6 +3,7 @@
 job.yaml            the resolved configuration
 data.json           a checksum of labels and texts, by part
 encoders/           what was learned from the data before training: vocabularies, borders of numbers
+pretrained/         how far files of vectors cover the tables that start from them
 checkpoints/        step-000000250/ …
 metrics.jsonl       one line a report
 metrics.json        the figures of the finished run, written last
@@ -32,6 +33,7 @@ from bigembed.files import replace, sync_folder
 
 CHECKPOINTS = "checkpoints"
 ENCODERS = "encoders"
+PRETRAINED = "pretrained"
 METRICS = "metrics.json"
 METRICS_LINES = "metrics.jsonl"
 DATA = "data.json"
@@ -43,6 +45,7 @@ STATE = "state.json"  # in a checkpoint
 # What cannot change a result, or is guarded by the fingerprint of the data: a run may be moved, and so may its data.
 FREE_TO_CHANGE = re.compile(
     r"(runtime|plan|sharding(?!\.(forward|backward)))\.|tables\.\w+\.sharding\.|"
+    r"tables\.\w+\.pretrained\.(path|others|word_list|lemmas) |"  # the first checkpoint holds what the files gave
     r"(data\.(path|work_dir|cache_mib|in_memory_mib)|trainer\.(pipeline|save_memory_mib)|grow) "
 )
 CHUNK = 1 << 20  # bytes read at once
@@ -74,9 +77,10 @@ def release(folder: Path) -> None:
     """Take back what ``claim`` made, if the run ended before its first report: it leaves nothing to continue."""
     if (folder / METRICS_LINES).exists():
         return
-    for path in (folder / saved.NAME, folder / DATA, folder / LOCK, *(folder / ENCODERS).iterdir()):
+    made = [*(folder / ENCODERS).glob("*"), *(folder / PRETRAINED).glob("*")]
+    for path in (folder / saved.NAME, folder / DATA, folder / LOCK, *made):
         path.unlink(missing_ok=True)
-    for path in (folder / CHECKPOINTS, folder / ENCODERS, folder):
+    for path in (folder / CHECKPOINTS, folder / ENCODERS, folder / PRETRAINED, folder):
         with suppress(OSError):  # there is more in it than ours
             path.rmdir()
 
@@ -88,15 +92,21 @@ def is_free(difference: str) -> bool:
 
 def absolute_paths(job: Job, base: Path) -> None:
     """Make the job's paths absolute, so that the run can be continued from any folder."""
-    if job.sharding.plan is not None:
-        job.sharding.plan = os.path.join(base, os.path.expanduser(job.sharding.plan))
-    if not isinstance(job.data, FilesData):
-        return
-    whole = job.data.path is None and job.data.hub is None  # the parts are paths themselves
-    for name in ("path", "work_dir", *(("train", "validation", "test") if whole else ())):
-        value = getattr(job.data, name)
-        if value is not None:
-            setattr(job.data, name, os.path.join(base, os.path.expanduser(value)))
+
+    def make_absolute(node: Any, *names: str) -> None:
+        for name in names:
+            value = getattr(node, name)
+            if value is not None:
+                setattr(node, name, os.path.join(base, os.path.expanduser(value)))
+
+    make_absolute(job.sharding, "plan")
+    for table in job.tables.values():
+        pretrained = table.pretrained
+        make_absolute(pretrained, "path", "word_list", "lemmas")  # ARCHIVE::MEMBER begins with a path, too
+        pretrained.others = [os.path.join(base, os.path.expanduser(other)) for other in pretrained.others]
+    if isinstance(job.data, FilesData):
+        whole = job.data.path is None and job.data.hub is None  # the parts are paths themselves
+        make_absolute(job.data, "path", "work_dir", *(("train", "validation", "test") if whole else ()))
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:

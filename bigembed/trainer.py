@@ -20,6 +20,8 @@ from bigembed.batch import Batch, collate
 from bigembed.build import build, fill_rows
 from bigembed.checkpoint import Group, Saver, load_checkpoint
 from bigembed.checkpoint.grown import load_grown
+from bigembed.config import saved
+from bigembed.config.physical import physical
 from bigembed.config.schema import Job, Monitor
 from bigembed.errors import UserError
 from bigembed.evaluation import evaluate, share
@@ -197,6 +199,8 @@ def begin(training: Training) -> None:
     keep_starts(job, model, optimizers)
     if job.grow is not None:
         told = load_grown(job, training.data.encoders, model, optimizers, training.runtime)
+        before = physical(saved.load(Path(job.grow))).tables
+        keep_starts(job, model, optimizers, {name for name, table in before.items() if table.pretrained.pull})
     if told is None and not any(table.pretrained.path for table in job.tables.values()):
         return
     save(training)

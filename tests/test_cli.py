@@ -165,7 +165,7 @@ WRONG = {
     "export": ["run= is missing"],
     "export run=RUN": ["out= is missing"],
     "export run=RUN out=x formt=numpy": ["no option 'formt'", "run, out, format, table, words, checkpoint"],
-    "export run=RUN out=x format=glove": ["no format 'glove'", "word2vec, word2vec-binary, safetensors, numpy"],
+    "export run=RUN out=x format=csv": ["no format 'csv'", "word2vec, word2vec-binary, glove, fasttext"],
     "export run=RUN out=x data.path=y": ["export takes no options of the job", "data.path=y"],
     "export run=TRAINED out=x table=words": ["table= must name one of the tables of the run: text"],
     "export run=RUN out=x": ["has no finished checkpoint yet"],

@@ -205,7 +205,7 @@ def test_exports_that_make_no_sense_are_refused(trained, tmp_path, capsys):
     (tmp_path / "empty").write_text("\n")
     out = f"out={tmp_path}/vectors"
     cases = [
-        ([out, "format=csv"], "known: word2vec, word2vec-binary, safetensors, numpy"),
+        ([out, "format=csv"], "known: word2vec, word2vec-binary, glove, fasttext"),
         ([out, "table=word"], "table= must name one of the tables of the run: text"),
         ([out, f"words={tmp_path}/words"], "'unheard' is not in the vocabulary"),
         ([out, f"words={tmp_path}/empty"], "holds no words"),

@@ -27,6 +27,7 @@ from bigembed.config.physical import physical
 from bigembed.config.placement import check_placement
 from bigembed.config.schema import (
     AttentionHead,
+    AutoencoderHead,
     BagHead,
     BucketizedTable,
     CompositionalTable,
@@ -113,7 +114,7 @@ UNKNOWN = {
     "tables.text.rows=3": ["'tables.text.rows' here, only with table=ids", "min_count"],
     "table@tables.text=ids tables.text.lower=false": [
         "'tables.text.lower' here, only with table=vocab or table=hashed",
-        "below 'tables.text': dim, dtype, init_range, rounding, rows, sharding",
+        "below 'tables.text': dim, dtype, init_range, lr, pretrained, rounding, rows, sharding",
     ],
     "tables.text.sharding.knid=grid": [
         "'tables.text.sharding.knid'",
@@ -146,9 +147,13 @@ UNKNOWN = {
     "features.text.colum=x": [
         "'features.text.colum'",
         "did you mean 'column'?",
-        "column, crossed_with, pooling, table, weights",
+        "column, crossed_with, of_another, pooling, table, weights",
     ],
     "head.attention=8": ["'head.attention' here, only with head=attention", "classes, dropout, hidden, label"],
+    "head=autoencoder head.label=a": [
+        "'head.label' here, only with head=bag or head=attention",
+        "another, corruption, feature",
+    ],
     "head.class=2": ["'head.class'", "did you mean 'classes'?", "classes, dropout, hidden, label"],
     "runtime.cores=2": ["'runtime.cores'", "device, tensorboard, threads"],
     "head._target_=os.system": ["'head._target_'", "classes, dropout, hidden, label"],
@@ -220,14 +225,14 @@ VALUES = {
 CHOICES = {
     "data=nope": ["no 'nope' in the group 'data'", "known: files, generated, imdb"],
     "data=generate": ["no 'generate'", "did you mean 'generated'?"],
-    "head=nope": ["no 'nope' in the group 'head'", "known: attention, bag"],
+    "head=nope": ["no 'nope' in the group 'head'", "known: attention, autoencoder, bag"],
     "optim=nope": ["no 'nope' in the group 'optim'", "known: adagrad, rowwise_adagrad, sgd"],
     "runtime=gpu": ["no 'gpu' in the group 'runtime'", "known: auto, cpu"],
     "trainer=nope": ["no 'nope' in the group 'trainer'", "known: default"],
     "plan=nope": ["no 'nope' in the group 'plan'", f"known: {PRESETS}"],
     "plan=h10": ["no 'h10'", "did you mean 'h100'?"],
-    "experiment=nope": ["no 'nope' in the group 'experiment'", "known: imdb, imdb_"],
-    "-m experiment=imdb,nope": ["no 'nope' in the group 'experiment'", "known: imdb, imdb_"],
+    "experiment=nope": ["no 'nope' in the group 'experiment'", "known: autoencoder, imdb, imdb_"],
+    "-m experiment=imdb,nope": ["no 'nope' in the group 'experiment'", "known: autoencoder, imdb, imdb_"],
     "table@tables.text=nope": ["no 'nope' in the group 'table'", f"known: {TABLES}"],
     "+table@tables.word=nope": ["no 'nope' in the group 'table'", f"known: {TABLES}"],
     "hydra/launcher=nope": ["no 'nope' in the group 'hydra/launcher'"],
@@ -281,7 +286,7 @@ def test_a_wrong_argument_is_one_sentence(arguments: str, parts: list[str], tmp_
 
 
 def test_wrong_arguments_of_every_sort_are_tried() -> None:
-    assert [len(cases) for cases in (UNKNOWN, VALUES, CHOICES, FORM)] == [39, 52, 28, 18]
+    assert [len(cases) for cases in (UNKNOWN, VALUES, CHOICES, FORM)] == [40, 52, 28, 18]
 
 
 # One case or more for each sentence of check.py and of check_tables.py.
@@ -289,6 +294,10 @@ FILE_OF_A_KIND_LESS_TABLE = "+tables={b:{dim:8}} +features={b:{table:b}}"
 TWO_SEQUENCES = (
     "head=attention features.text.pooling=none +table@tables.b=hashed "
     "+feature@features.b=column features.b.table=b features.b.pooling=none"
+)
+AUTOENCODER = (
+    "head=autoencoder features.text.pooling=none +feature@features.another=column features.another.pooling=none "
+    "features.another.of_another=true"
 )
 REFUSED = {
     "~data": ["data has no kind", "data=generated or data=files"],
@@ -327,6 +336,13 @@ REFUSED = {
         "sequences (none)",
     ],
     "features.text.pooling=none": ["features.text.pooling is none", "the head takes no sequences", "head=attention"],
+    "features.text.of_another=true": ["features.text.of_another is for head=autoencoder alone"],
+    "head=autoencoder": ["features.text.pooling=none"],
+    "head=autoencoder features.text.pooling=none": ["head.another is 'another'", "no such feature", "known features: text"],
+    f"{AUTOENCODER} features.another.of_another=false": ["'another'", "features.another.of_another must be true"],
+    f"{AUTOENCODER} head.another=text": ["'text'", "features.text.of_another must be true"],
+    f"{AUTOENCODER} features.another.column=title": ["another table or column", "give both the same"],
+    f"{AUTOENCODER} +number@numbers.n=column numbers.n.column=n": ["nothing beside", "drop numbers.n"],
     "head=attention": ["head=attention pools sequences, but no feature is one", "pooling=none", "head=bag"],
     "sharding.kernel=key_value": ["tables.text has the kernel key_value", "use fused_uvm"],  # others: test_placement.py
     "+table@tables.word=vocab": ["tables.word is used by no feature"],
@@ -440,7 +456,7 @@ def test_every_refusal_of_the_checks_is_tried() -> None:
         if "raise UserError(" in line
     }
     assert raised <= tried.keys(), raised - tried.keys()
-    assert len(raised) >= 29 and len(REFUSED) == 85
+    assert len(raised) >= 29 and len(REFUSED) == 92
     # What is right but for the one thing that is refused above:
     for arguments in (
         table_of("hashed", f"buckets={2**40}", "functions=8", "sign=true"),
@@ -497,6 +513,10 @@ def example_jobs() -> list[Job]:
         job.numbers = {"n": NumberConfig(column="n")} if len(jobs) < 2 else {}
         jobs.append(job)
         check(job)
+    other = dataclasses.replace(sequence, of_another=True)
+    features, head = {"f": sequence, "another": other}, AutoencoderHead(feature="f")
+    jobs.append(Job(data=FilesData(), tables={"t": VocabTable()}, features=features, head=head))
+    check(jobs[-1])
     assert {type(job.data) for job in jobs} == set(kinds.DATA.values())
     assert {type(table) for job in jobs for table in job.tables.values()} == set(kinds.TABLES.values())
     assert {type(job.head) for job in jobs} == set(kinds.HEADS.values())
@@ -579,6 +599,7 @@ def test_every_option_is_in_the_help_of_train(capsys: pytest.CaptureFixture[str]
     general = {
         path.replace("tables.t.", "tables.NAME.")
         .replace("features.f.", "features.NAME.")
+        .replace("features.another.", "features.NAME.")
         .replace("numbers.n.", "numbers.NAME.")
         for _, path, _, _ in every_option()
     }
@@ -625,6 +646,7 @@ def leaves(path: str, node: Any) -> dict[str, Any]:
 def test_every_choice_of_every_group_composes() -> None:
     place = {"table": "table@tables.text", "feature": "feature@features.text", "number": "+number@numbers.n"}
     besides = {"head=attention": " features.text.pooling=none", "+number@numbers.n=column": " numbers.n.column=n"}
+    besides["head=autoencoder"] = f" {AUTOENCODER.removeprefix('head=autoencoder ')}"
     composed, known = 0, set()
     for group, names in groups.groups().items():
         for name in names:
@@ -925,9 +947,12 @@ AXES: dict[str, Callable[[], st.SearchStrategy[Any]]] = {
 def good_jobs(draw: st.DrawFn) -> Job:
     """Jobs whose options go together."""
     job = draw(instance_of(Job))
+    if isinstance(job.head, AutoencoderHead):
+        job.tables = dict([*job.tables.items()][:1])
+        job.numbers = {}
     tables = list(job.tables)
     pooled = [schema.Pooling.mean, schema.Pooling.sum]
-    sequences = tables[: draw(st.integers(1, len(tables)))] if isinstance(job.head, AttentionHead) else []
+    sequences = tables[: draw(st.integers(1, len(tables)))] if isinstance(job.head, AttentionHead | AutoencoderHead) else []
     for name, table in job.tables.items():
         columns = draw(
             st.dictionaries(
@@ -942,8 +967,13 @@ def good_jobs(draw: st.DrawFn) -> Job:
             pooling = schema.Pooling.none if name in sequences else draw(st.sampled_from(pooled))
             weights = draw(value_of(COLUMN, str)) if weighs else None
             job.features[f"{name}_{feature}"] = FeatureConfig(name, column, others if crosses else [], weights, pooling)
+        if isinstance(job.head, AutoencoderHead):
+            job.head.feature, own = job.features.popitem()
+            job.head.another = f"another_{job.head.feature}"
+            job.features = {job.head.feature: own, job.head.another: dataclasses.replace(own, of_another=True)}
         blocks = schema.Precision.int8 in (job.sharding.forward, job.sharding.backward)
         go_together(draw, table, 32 if blocks else 4)  # what travels as int8 goes in blocks of 32
+        let_start(draw, table, job.optim.tables.kind)
         if weighs and isinstance(table, TextTable):
             table.ngrams, table.distinct = 1, False
     for optimizer in (job.optim.tables, job.optim.dense):
@@ -980,6 +1010,34 @@ def go_together(draw: st.DrawFn, table: schema.TableConfig, lane: int) -> None:
         )
     elif isinstance(table, ManagedTable) and table.policy is not schema.Policy.distance_lfu:
         table.decay = 1.0
+
+
+def let_start(draw: st.DrawFn, table: schema.TableConfig, optimizer: schema.TableOptimizer) -> None:
+    """Change those options of pretrained vectors that do not go with others."""
+    pretrained = table.pretrained
+    if pretrained.path is None:
+        table.pretrained = schema.PretrainedConfig()
+        return
+    if not pretrained.others or pretrained.dimension is schema.Mismatch.project:
+        pretrained.join = schema.Join.in_order
+    if pretrained.table is not None:
+        pretrained.word_list = None
+    if type(table) not in (VocabTable, SubwordTable):
+        pretrained.vocabulary = schema.Vocabulary.data
+    ends = [schema.Fallback.mean, schema.Fallback.normal, schema.Fallback.zeros]
+    if isinstance(table, VocabTable | SubwordTable | schema.TokenizerTable):
+        forms = [each for each in dict.fromkeys(pretrained.fallback) if each not in ends]
+        pretrained.fallback = forms + draw(st.sampled_from([[], *([each] for each in ends)]))
+    else:
+        pretrained.fallback = [schema.Fallback.subwords]
+    pretrained.lemmas = draw(value_of(COLUMN, str)) if schema.Fallback.lemma in pretrained.fallback else None
+    pretrained.remove_components = min(pretrained.remove_components, table.dim - 1)
+    if pretrained.freeze is schema.Freeze.rows and optimizer is schema.TableOptimizer.sgd:
+        pretrained.freeze = schema.Freeze.none
+    if pretrained.freeze is schema.Freeze.none:
+        pretrained.freeze_steps = None
+    elif pretrained.freeze is schema.Freeze.table and pretrained.freeze_steps is None:
+        pretrained.pull, table.lr = 0.0, None
 
 
 def keep_what_can_be_placed(job: Job) -> None:
@@ -1051,7 +1109,7 @@ def test_every_kind_is_saved_and_read_back(tmp_path: Path) -> None:
         assert again == job and (type(again.data), type(again.head)) == (type(job.data), type(job.head))
         seen |= {type(again.data), type(again.head), type(again.tables["t"])}
         assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
-    assert seen == {*kinds.DATA.values(), *kinds.TABLES.values(), *kinds.HEADS.values()} and len(seen) == 13
+    assert seen == {*kinds.DATA.values(), *kinds.TABLES.values(), *kinds.HEADS.values()} and len(seen) == 14
 
 
 def test_a_job_of_an_earlier_version_gets_the_defaults_of_newer_options(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from ranks import run_ranks
-from running import SMALL, bigembed
 
 KINDS = ["table_wise", "row_wise", "column_wise", "data_parallel", "table_row_wise", "table_column_wise", "grid"]
 ROWS, DIM = 37, 16
@@ -115,3 +114,190 @@ def test_steps_of_rank_0_reach_the_rows_wherever_they_lie(
         np.testing.assert_array_equal(frozen, np.repeat(given[:, None], DIM, 1), err_msg=kind)
         untouched = ~np.isin(np.arange(ROWS), [*steps()[0].rows, *steps()[1].rows])
         np.testing.assert_array_equal(after[untouched], before[untouched])
+
+
+WORDS, STEPS = 40, 18  # 360 of the 400 rows are trained on
+JOB = [
+    "data.rows=400",
+    "data.test_rows=20",
+    "data.vocabulary=120",
+    "trainer.batch_size=20",
+    "trainer.epochs=1",
+    "tables.text.ngrams=1",
+    "tables.text.dim=8",
+    "sharding.min_partition=4",
+    "optim.tables.lr=0.05",
+    "runtime.threads=1",
+    "runtime.tensorboard=false",
+]
+
+
+def train(values: dict[str, Any], folders: list[str], variants: list[list[str]], at: list[int]) -> list[Any]:
+    """On one rank: train every variant in a prepared folder of its own; return what this rank holds after the steps ``at``."""
+    import os
+
+    import torch.distributed as dist
+    from test_topology import held
+
+    from bigembed.config import saved
+    from bigembed.prepare import prepare
+    from bigembed.runtime import start
+    from bigembed.signals import Stop
+    from bigembed.trainer import ahead, make_step, open_training
+
+    store = next(dist.rendezvous("env://"))[0] if "WORLD_SIZE" in os.environ else None
+    results = []
+    for number, (folder, options) in enumerate(zip(folders, variants, strict=True)):
+        job = saved.override(saved.from_dict(values), options)
+        data = prepare(job, Path(folder))
+        with start(job.runtime, dist.PrefixStore(str(number), store) if store else None) as runtime:
+            training = open_training(job, Path(folder), data, runtime, Stop())
+            batches, found = iter(ahead(training)), {}
+            for step in range(max(at) + 1):
+                if step in at:
+                    found[step] = held(training)
+                if step < max(at):
+                    make_step(training, batches)
+            training.stepper.pause()
+            batches.close()
+            training.saver.close()
+            results.append(found)
+            del training
+    return results
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, list[str], np.ndarray]:
+    """A job, its prepared folder, the words of its table, and a file of vectors of some of them."""
+    import shutil
+
+    from bigembed import encoders
+    from bigembed.config import compose, saved
+    from bigembed.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("start")
+    jobs: list[dict[str, Any]] = []
+    compose.run([*JOB, f"hydra.run.dir={folder}/hydra"], lambda job, _: jobs.append(saved.as_dict(job)))
+    (folder / "run" / "encoders").mkdir(parents=True)
+    job = saved.from_dict(jobs[0])
+    prepare(job, folder / "run")
+    words = encoders.load(job.tables["text"], folder / "run" / "encoders" / "text").words().to_pylist()
+    shutil.rmtree(folder / "hydra", ignore_errors=True)
+    rows = np.random.default_rng(0).normal(size=(WORDS, 8)).astype(np.float32)
+    lines = [
+        f"{WORDS} 8",
+        *(" ".join([word, *map(repr, map(float, row))]) for word, row in zip(words, rows, strict=False)),
+    ]
+    (folder / "vectors.txt").write_text("\n".join(lines) + "\n")
+    return jobs[0], folder, words, rows
+
+
+def trained(
+    vectors: tuple[Any, ...], tmp_path: Path, variants: list[list[str]], at: list[int], world: int = 1, hosts: int = 1
+) -> list[dict[int, dict[str, np.ndarray]]]:
+    """Return, for each variant and step, the whole arrays by name."""
+    import shutil
+
+    values, folder, _, _ = vectors
+    folders = [str(tmp_path / str(number)) for number in range(len(variants))]
+    for each in folders:
+        shutil.copytree(folder / "run", each)
+    start = f"tables.text.pretrained.path={folder}/vectors.txt"
+    results = run_ranks(train, world, values, folders, [[start, *each] for each in variants], at, hosts=hosts)
+    return [
+        {step: whole([result[number][step] for result in results]) for step in at} for number in range(len(variants))
+    ]
+
+
+def whole(parts: list[Any]) -> dict[str, np.ndarray]:
+    """Put the ranks' parts together."""
+    arrays: dict[str, np.ndarray] = {}
+    for held in parts:
+        for name, start, shape, part in held:
+            array = arrays.setdefault(name, np.full(shape, np.nan, part.dtype))
+            array[tuple(slice(at, at + size) for at, size in zip(start, part.shape, strict=True))] = part
+    return arrays
+
+
+def bits(array: np.ndarray) -> np.ndarray:
+    return array.view(np.uint32)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "world", "hosts", "kinds"),
+    [
+        ("adagrad", 2, 1, KINDS[:4]),
+        ("adagrad", 4, 2, KINDS[4:]),
+        ("rowwise_adagrad", 1, 1, ["table_wise", "data_parallel"]),
+        ("rowwise_adagrad", 4, 2, ["row_wise", "table_row_wise"]),
+    ],
+)
+def test_frozen_rows_stay_bit_for_bit_in_every_kind(
+    vectors: tuple[Any, ...], tmp_path: Path, optimizer: str, world: int, hosts: int, kinds: list[str]
+) -> None:
+    rows = vectors[3]
+    variants = [
+        ["tables.text.pretrained.freeze=rows", f"optim.tables.kind={optimizer}", f"sharding.kind={kind}"]
+        for kind in kinds
+    ]
+    for kind, result in zip(kinds, trained(vectors, tmp_path, variants, [0, 12], world, hosts), strict=True):
+        first, last = result[0]["text"], result[12]["text"]
+        np.testing.assert_array_equal(bits(first[1 : WORDS + 1]), bits(rows), err_msg=kind)
+        np.testing.assert_array_equal(bits(last[1 : WORDS + 1]), bits(rows), err_msg=kind)
+        assert (first[WORDS + 1 :] != last[WORDS + 1 :]).any(1).mean() > 0.5
+
+
+def test_a_frozen_table_thaws_and_its_optimizer_begins_then(vectors: tuple[Any, ...], tmp_path: Path) -> None:
+    freeze = "tables.text.pretrained.freeze"
+    variants = [
+        [f"{freeze}=table", "optim.tables.kind=sgd"],
+        [f"{freeze}=table"],
+        [f"{freeze}=table", f"{freeze}_steps=6"],
+        [f"{freeze}=rows", f"{freeze}_steps=6"],
+    ]
+    sgd, ever, table, some = trained(vectors, tmp_path, variants, [0, 6, 7])
+    for result in (sgd, ever, table):
+        np.testing.assert_array_equal(bits(result[0]["text"]), bits(result[6]["text"]))
+    np.testing.assert_array_equal(bits(sgd[0]["text"]), bits(sgd[7]["text"]))
+    np.testing.assert_array_equal(bits(ever[0]["text"]), bits(ever[7]["text"]))
+    np.testing.assert_array_equal(bits(some[0]["text"][1:WORDS]), bits(some[6]["text"][1:WORDS]))
+    for result, given in ((table, slice(0, None)), (some, slice(1, WORDS + 1))):
+        moved = result[6]["text"][given] != result[7]["text"][given]
+        assert moved.any(1).sum() > 10
+        # The first step of an Adagrad is as long as the learning rate: nothing of the frozen steps is in its state.
+        steps = np.abs(result[7]["text"][given] - result[6]["text"][given])[moved.any(1)]
+        length = np.sqrt((steps**2).mean(1))
+        rate = 0.05 * (1 - 6 / STEPS)
+        assert np.median(length) == pytest.approx(rate, rel=1e-3) and length.max() < 1.001 * rate
+
+
+def test_a_table_has_its_own_learning_rate(vectors: tuple[Any, ...], tmp_path: Path) -> None:
+    variants = [
+        ["optim.tables.lr=0.3"],
+        ["tables.text.lr=0.3"],
+        ["tables.text.lr=0.3", "sharding.kind=data_parallel"],
+        [],
+    ]
+    wanted, own, dense, other = trained(vectors, tmp_path, variants, [5])
+    np.testing.assert_array_equal(bits(wanted[5]["text"]), bits(own[5]["text"]))
+    np.testing.assert_allclose(wanted[5]["text"], dense[5]["text"], rtol=1e-4, atol=1e-5)
+    assert (wanted[5]["text"] != other[5]["text"]).any()
+
+
+@pytest.mark.parametrize(("world", "hosts", "kinds"), [(1, 1, ["table_wise"]), (2, 1, KINDS[:4]), (4, 2, KINDS[4:])])
+def test_rows_are_pulled_back_to_their_start_in_every_kind(
+    vectors: tuple[Any, ...], tmp_path: Path, world: int, hosts: int, kinds: list[str]
+) -> None:
+    options = [["optim.tables.kind=adagrad", f"sharding.kind={kind}"] for kind in kinds]
+    variants = [each for free in options for each in (free, [*free, "tables.text.pretrained.pull=2.5"])]
+    results = trained(vectors, tmp_path, variants, [0, 15, 16], world, hosts)
+    rates = 0.05 * (1 - np.arange(16) / STEPS)
+    share = 1 - np.prod(1 - rates * 2.5)
+    assert 0.5 < share < 0.9
+    for free, pulled in zip(results[::2], results[1::2], strict=True):
+        start = free[0]["text"]
+        np.testing.assert_array_equal(pulled[15]["text"], free[15]["text"])
+        np.testing.assert_array_equal(pulled[0]["text.start"], start)
+        wanted = free[16]["text"] + share * (start - free[16]["text"])
+        np.testing.assert_allclose(pulled[16]["text"], wanted, rtol=1e-5, atol=1e-6)
+        assert (free[16]["text"] != start).any(1).mean() > 0.5

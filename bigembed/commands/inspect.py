@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bigembed import hashing, run
+from bigembed import growth, hashing, run
 from bigembed.admission import FREE
 from bigembed.commands.asked import write_asked
 from bigembed.commands.inspect_picture import picture
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
                 f"{argument} is for bigembed train; bigembed inspect looks at one job and makes no run folder"
             )
     with tempfile.TemporaryDirectory(prefix="bigembed-inspect-") as folder:  # which Hydra wants; it stays empty
-        compose.run([*others, f"hydra.run.dir={folder}"], partial(_inspect_job, options))
+        compose.run([*growth.begin_from(others), f"hydra.run.dir={folder}"], partial(_inspect_job, options))
     return 0
 
 
@@ -80,6 +80,7 @@ def _inspect_run(options: InspectOptions, overrides: list[str]) -> None:
 
 
 def _inspect_job(options: InspectOptions, job: Job, folder: Path) -> None:
+    growth.check_growth(job, folder)
     _tell(options, job, open_job_data(job, options.part), None)
 
 

@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
     from bigembed.inference import load  # torch from here on
 
     model = load(options.run, options.checkpoint.name if options.checkpoint else None)
+    model.check_predicts()
     tables = _lines(model) if options.input is None else [_rows(Path(options.input), model)]
     answers = (answer for table in tables for answer in model.answers(table))
     if options.output is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bigembed import growth, run
 from bigembed.config import compose, saved
 from bigembed.config.check import check
-from bigembed.config.schema import BucketizedTable, GeneratedData, IdsTable, Job, Which
+from bigembed.config.schema import AutoencoderHead, BucketizedTable, GeneratedData, IdsTable, Job, Which
 from bigembed.cores import by_torchrun
 from bigembed.data.generated import best_accuracy
 from bigembed.errors import UserError
@@ -190,11 +190,11 @@ def _summary(job: Job, figures: dict[str, Any], folder: Path) -> str:
             f"{'possible':<12}accuracy {best:.4f} on the test part: the labels of generated reviews are drawn by chance"
         )
     speed, path = figures["speed"], quote(str(folder))
-    asked = (
-        f"echo '{_example(job)}' | bigembed predict run={path}"
-        if len(job.features) == 1
-        else f"bigembed predict run={path} input=FILE"
-    )
+    asked = f"bigembed predict run={path} input=FILE"
+    if isinstance(job.head, AutoencoderHead):
+        asked = f"bigembed export run={path} out=FILE"
+    elif len(job.features) == 1:
+        asked = f"echo '{_example(job)}' | bigembed predict run={path}"
     lines += [
         f"{'judged':<12}{figures['checkpoint']}, the {_choice(job, figures)}",
         f"{'speed':<12}{speed['words_per_s']:,.0f} words/s, {speed['samples_per_s']:,.0f} samples/s in training; "

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bigembed.config import kinds
+from bigembed.config.check_pretrained import check_pretrained
 from bigembed.config.check_tables import check_tables
 from bigembed.config.physical import physical
 from bigembed.config.placement import check_placement
-from bigembed.config.schema import AttentionHead, Device, Job, Pooling
+from bigembed.config.schema import AttentionHead, AutoencoderHead, Device, Job, Pooling
 from bigembed.errors import UserError
 
 
@@ -32,6 +33,7 @@ def check(job: Job) -> None:
         )
     _check_sequences(job)
     check_tables(job)
+    check_pretrained(job)
     check_placement(
         physical(job), "cpu" if job.runtime.device is Device.cpu else "cuda"
     )  # what is not known yet is checked when it is
@@ -112,6 +114,12 @@ def _check_names(job: Job) -> None:
 
 def _check_sequences(job: Job) -> None:
     """Sequences and heads must fit each other."""
+    if isinstance(job.head, AutoencoderHead):
+        _check_autoencoder(job, job.head)
+        return
+    other = next((name for name, feature in job.features.items() if feature.of_another), None)
+    if other is not None:
+        raise UserError(f"features.{other}.of_another is for head=autoencoder alone; leave it out")
     sequences = [name for name, feature in job.features.items() if feature.pooling is Pooling.none]
     takes = isinstance(job.head, AttentionHead)
     if sequences and not takes:
@@ -120,3 +128,26 @@ def _check_sequences(job: Job) -> None:
         raise UserError(
             "head=attention pools sequences, but no feature is one; set features.NAME.pooling=none, or use head=bag"
         )
+
+
+def _check_autoencoder(job: Job, head: AutoencoderHead) -> None:
+    """An autoencoder has one sequence, and one of another row to tell it from, both of one table."""
+    names = {"head.feature": head.feature, "head.another": head.another}
+    for path, name in names.items():
+        if name not in job.features:
+            known = ", ".join(job.features)
+            raise UserError(f"{path} is '{name}', but there is no such feature; known features: {known}")
+        if job.features[name].pooling is not Pooling.none:
+            raise UserError(f"head=autoencoder takes sequences; set features.{name}.pooling=none")
+        if job.features[name].of_another != (path == "head.another"):
+            wished = "true" if path == "head.another" else "false"
+            raise UserError(f"{path} names the feature '{name}', so features.{name}.of_another must be {wished}")
+    own, another = job.features[head.feature], job.features[head.another]
+    if (own.table, own.column, own.crossed_with) != (another.table, another.column, another.crossed_with):
+        raise UserError(
+            f"features.{head.another} is features.{head.feature} of another row, but has another table or column; give both the same"
+        )
+    beside = [f"features.{name}" for name in job.features if name not in names.values()]
+    beside += [f"numbers.{name}" for name in job.numbers]
+    if beside:
+        raise UserError(f"head=autoencoder takes nothing beside its two features; drop {beside[0]}")

@@ -16,7 +16,11 @@ TABLES: dict[str, type[schema.TableConfig]] = {
 }
 FEATURES: dict[str, type[schema.FeatureConfig]] = {"column": schema.FeatureConfig}
 NUMBERS: dict[str, type[schema.NumberConfig]] = {"column": schema.NumberConfig}
-HEADS: dict[str, type[schema.HeadConfig]] = {"bag": schema.BagHead, "attention": schema.AttentionHead}
+HEADS: dict[str, type[schema.HeadConfig]] = {
+    "bag": schema.BagHead,
+    "attention": schema.AttentionHead,
+    "autoencoder": schema.AutoencoderHead,
+}
 
 
 def kind_of(options: object) -> str:

@@ -15,6 +15,9 @@ COMMAND_OPTIONS = {
     "evaluate": schema.EvaluateOptions,
     "predict": schema.PredictOptions,
     "export": schema.ExportOptions,
+    "vectors": schema.VectorsOptions,
+    "coverage": schema.CoverageOptions,
+    "compare": schema.CompareOptions,
     "inspect": schema.InspectOptions,
     "explain": schema.ExplainOptions,
     "advise": schema.AdviseOptions,
@@ -107,6 +110,7 @@ def sections() -> Iterator[Section]:
     yield _section("job", "", schema.Job)
     yield from _axis("data", "data", kinds.DATA)
     yield from _axis("tables.NAME", "table@tables.NAME", kinds.TABLES)
+    yield _section("tables.NAME.pretrained", "tables.NAME.pretrained.", schema.PretrainedConfig)
     yield _section("tables.NAME.sharding", "tables.NAME.sharding.", schema.TableShardingConfig)
     yield _section("features.NAME", "features.NAME.", schema.FeatureConfig)
     yield _section("numbers.NAME", "numbers.NAME.", schema.NumberConfig)
@@ -174,6 +178,8 @@ def _kind(hint: Any, metadata: Mapping[str, Any]) -> str:
         return _kind(parts[0], metadata) + ", or null"
     if isinstance(hint, type) and issubclass(hint, Enum):
         return ", ".join(hint.__members__)
+    if parts and issubclass(parts[0], Enum):
+        return f"list of {', '.join(parts[0].__members__)}"
     names = {int: "integer", float: "number", str: "text", bool: "true or false"}
     name = names[hint] if hint in names else f"list of {names[parts[0]]}s, each"
     words = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below", "multiple": "multiple of"}
@@ -187,9 +193,11 @@ def _number(value: float) -> str:
 
 
 def _default(field: "dataclasses.Field[Any]") -> str | None:
-    value = field.default if field.default is not dataclasses.MISSING else []
+    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     if value == schema.MISSING:
         return None
+    if isinstance(value, list):
+        return f"[{', '.join(entry.name if isinstance(entry, Enum) else str(entry) for entry in value)}]"
     if isinstance(value, Enum):
         return value.name
     if value is None or isinstance(value, bool):

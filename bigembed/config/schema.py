@@ -375,7 +375,10 @@ class TableConfig:
         "How updates of fp16 and bf16 tables are rounded; CPUs know only nearest, which loses updates below half a unit.",
     )
     lr: float | None = option(
-        None, "Learning rate of this table at the height of the schedule; null: optim.tables.lr.", minimum=0.0, maximum=1e38
+        None,
+        "Learning rate of this table at the height of the schedule; null: optim.tables.lr.",
+        minimum=0.0,
+        maximum=1e38,
     )
     pretrained: PretrainedConfig = option(PretrainedConfig, "Vectors that the table starts from.")
     sharding: TableShardingConfig = option(TableShardingConfig, "How the table is laid over the ranks.")
@@ -590,6 +593,10 @@ class FeatureConfig:
         "Column of weights, one for each value of the other; a mean is then divided by their sum. Null: all are 1.",
     )
     pooling: Pooling = option(Pooling.mean, "How the rows of one sample become one vector; none: they stay a sequence.")
+    of_another: bool = option(
+        False,
+        "Take the values of another row, the next one of the same batch: what head=autoencoder tells a row's own from.",
+    )
 
 
 @dataclass(slots=True)
@@ -605,13 +612,12 @@ class NumberConfig:
 class HeadConfig:
     """What all heads have in common."""
 
-    label: str = option("label", "Column of the labels.")
-
 
 @dataclass(slots=True)
 class BagHead(HeadConfig):
     """fastText's classifier: the pooled vectors, side by side, through a linear layer."""
 
+    label: str = option("label", "Column of the labels.")
     classes: int = option(2, "Number of classes; labels are 0 … classes - 1.", minimum=2, maximum=1_000_000)
     hidden: list[int] = option(
         list,
@@ -632,6 +638,19 @@ class AttentionHead(BagHead):
     """Sequences pooled by a learned attention (Yang et al. 2016), beside what is pooled already, then the bag's linear layers."""
 
     attention: int = option(64, "Width of the layer that scores the tokens.", minimum=1, maximum=65_536)
+
+
+@dataclass(slots=True)
+class AutoencoderHead(HeadConfig):
+    """A denoising autoencoder of sequences whose table is encoder and decoder at once; it needs no labels."""
+
+    feature: str = option("text", "The sequence (pooling=none) that is told from what is left of it.")
+    another: str = option(
+        "another", "The sequence of the same table, of_another=true, that the first one is to be told from."
+    )
+    corruption: float = option(
+        0.5, "Share of a sequence's elements that is hidden, to be told from the others.", above=0.0, below=1.0
+    )
 
 
 @dataclass(slots=True)
@@ -818,7 +837,9 @@ class ExportOptions:
 
     run: str = option(MISSING, "Run folder.")
     out: str = option(MISSING, "File to write.")
-    format: str = option("word2vec", "word2vec (text), word2vec-binary, safetensors or numpy.")
+    format: str = option(
+        "word2vec", "word2vec (text), word2vec-binary, glove, fasttext, safetensors, numpy or parquet."
+    )
     table: str | None = option(None, "Table to export; null: the only one.")
     words: str | None = option(
         None, "File of words, one a line, to export the vectors of; null: the words of the vocabulary."
@@ -855,11 +876,12 @@ class CoverageOptions:
 class CompareOptions:
     """What ``bigembed compare`` takes."""
 
-    of: list[str] = option(list, "Two or more run folders or files of vectors to compare.")
-    texts: list[str] = option(list, "Texts to compare in each; quote those with commas.")
+    of: list[str] = option(list, "Run folders and files of vectors, one or more, side by side.")
+    texts: list[str] = option(list, "Texts to compare in each, two or more; quote those with commas.")
     input: str | None = option(None, "File of texts, one a line, instead of texts.")
     out: str | None = option(None, "JSON file to write the similarities and places to.")
     picture: str | None = option(None, "HTML file to draw the texts to, side by side.")
+    table: str | None = option(None, "Table of the runs that have several; null: the only one.")
     checkpoint: Which | None = option(None, "Of runs: best or last; null: the one that training judged by.")
 
 

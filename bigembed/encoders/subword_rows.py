@@ -160,7 +160,7 @@ def _ends_line(letters: np.ndarray, size: int) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)
-def _write_pieces(letters: np.ndarray, size: int, shape: Shape, ids: np.ndarray, used: int) -> int:
+def write_pieces(letters: np.ndarray, size: int, shape: Shape, ids: np.ndarray, used: int) -> int:
     """Write the rows of the n-grams of the word in its brackets, ``letters[:size]``, from ``used`` on; return where they end.
 
     ``letters`` has room for one more byte.
@@ -201,7 +201,7 @@ def _fill(
         letters[1 : size - 1] = values[bounds[i] : bounds[i + 1]]
         start, last = blocks[i] * _BLOCK, blocks[i + 1] * _BLOCK
         known.rows[start] = i
-        end = _write_pieces(letters, size, shape, known.rows, start + 1)
+        end = write_pieces(letters, size, shape, known.rows, start + 1)
         known.rows[end:last] = 0  # is copied, and written over
         known.hashes[i] = np.int32(_fnv(letters, 1, size - 1))
         known.slots[slot_of(known.slots, found_by[i]), 1] = np.uint64(blocks[i]) << _HALF | np.uint64(end - start)
@@ -277,7 +277,7 @@ def _encode(
                         letters = np.empty(6 * (at - start), np.uint8)
                     last = spell(start, at, rules, letters, 1)
                     letters[0], letters[last] = _BEGIN, _END
-                    after = _write_pieces(letters, last + 1, shape, out.ids, used)
+                    after = write_pieces(letters, last + 1, shape, out.ids, used)
                     if shape.ngrams > 1:
                         hashed = np.int32(_fnv(letters, 1, last))
                 out.sizes[elements] = after - used

@@ -5,7 +5,16 @@ from typing import Any
 
 from bigembed import run
 from bigembed.config import kinds, saved
-from bigembed.config.schema import HashedTable, IdsTable, Job, ManagedTable, SubwordTable, TableConfig, TextTable
+from bigembed.config.schema import (
+    Freeze,
+    HashedTable,
+    IdsTable,
+    Job,
+    ManagedTable,
+    SubwordTable,
+    TableConfig,
+    TextTable,
+)
 from bigembed.encoders import KINDS
 from bigembed.errors import UserError
 
@@ -47,6 +56,11 @@ def _check_table(path: str, before: TableConfig, after: TableConfig, drop: bool)
         )
     if isinstance(after, ManagedTable):
         raise UserError(f"{path} is a managed table, whose rows cannot be taken over into another run yet; {ANEW}")
+    if after.pretrained.freeze is Freeze.rows is not before.pretrained.freeze:
+        raise UserError(
+            f"{path}.pretrained.freeze=rows keeps rows as a file gives them, but those of the run that is grown from have learned; use "
+            f"freeze=table, or {ANEW}"
+        )
     old, new = _meaning(before), _meaning(after)
     for name in {**old, **new}:
         if old.get(name) != new.get(name):

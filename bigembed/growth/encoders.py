@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 
 from bigembed import encoders
 from bigembed.config import saved
-from bigembed.config.schema import Job, MixedTable, SubwordTable, VocabTable
+from bigembed.config.schema import Job, MixedTable, SubwordTable, VocabTable, Vocabulary
 from bigembed.encoders import Column, Encoder, Scale, learn_scale
-from bigembed.encoders.vocab import choose_words, count_words
+from bigembed.encoders.values import kind_of
+from bigembed.encoders.vocab import count_words
 from bigembed.errors import UserError
+from bigembed.pretrained.vocabulary import choose, counts_of
 from bigembed.run import ENCODERS, SCALES
 
 MOST_BYTES = 1 << 31  # of words: their places in Arrow's text arrays have 32 bits
@@ -52,15 +54,32 @@ def learn(
     config: Any = job.tables[name]
     tables = {} if job.grow is None else saved.load(Path(job.grow)).tables
     if name not in tables:
-        return encoders.build(name, config, columns, index, threads, progress)
+        return _new(name, config, columns, index, threads, progress)
     before = encoders.load(tables[name], Path(str(job.grow)) / ENCODERS / name)
     for column in columns:
         before.check(column, _feature(job, name, column), name, "train part")
     words, counts = pa.array([], pa.string()), np.empty(0, np.int64)
     if isinstance(config, VocabTable | SubwordTable):
         counted = count_words(config, columns, index, threads, progress)
-        words, counts = _merged(name, config, before, *counted, job.grow_drop)
+        chosen, _ = choose(name, config, kind_of(columns[0]), *counted)
+        words, counts = _merged(name, config, before, chosen, *counted, job.grow_drop)
     return type(before).restore(config, before.learned, words, counts)
+
+
+def _new(
+    name: str,
+    config: Any,
+    columns: Sequence[Column],
+    index: np.ndarray | None,
+    threads: int,
+    progress: Callable[[int], None] | None,
+) -> Encoder:
+    """Make the encoder of a new table; its words are the data's, unless it starts from vectors and takes theirs."""
+    if config.pretrained.vocabulary is Vocabulary.data:
+        return encoders.build(name, config, columns, index, threads, progress)
+    values = kind_of(columns[0])
+    words, counts = choose(name, config, values, *count_words(config, columns, index, threads, progress))
+    return encoders.KINDS[type(config)].restore(config, {"values": values}, words, counts)
 
 
 def _feature(job: Job, name: str, column: Column) -> str:
@@ -89,12 +108,17 @@ def learn_scale_of(job: Job, name: str, table: pa.Table, index: np.ndarray | Non
 
 
 def _merged(
-    name: str, config: Any, before: Encoder, words: pa.LargeStringArray, counts: np.ndarray, drop: bool
+    name: str,
+    config: Any,
+    before: Encoder,
+    chosen: pa.StringArray,
+    words: pa.LargeStringArray,
+    counts: np.ndarray,
+    drop: bool,
 ) -> tuple[pa.StringArray, np.ndarray]:
-    """Return the words of a grown table and their counts, from those of before and the counted ones of the data."""
+    """Return the words of a grown table, from those of before and those chosen now, and their counts in the data."""
     old = before.words()
     assert old is not None
-    chosen, _ = choose_words(name, config, words, counts)
     pinned = (
         sum(config.blocks) if isinstance(config, MixedTable) else 0
     )  # words whose place says how wide their rows are
@@ -109,16 +133,10 @@ def _merged(
     new = chosen.filter(pc.invert(pc.is_in(chosen, value_set=old)))
     new = new if config.max_size is None else new.slice(0, config.max_size - kept)
     rest = pa.concat_arrays([free.cast(pa.large_string()), new.cast(pa.large_string())])
-    table = pa.table({"word": rest, "count": _counts_of(rest, words, counts)})
+    table = pa.table({"word": rest, "count": counts_of(rest, words, counts)})
     table = table.sort_by([("count", "descending"), ("word", "ascending")])
     merged = pa.concat_arrays([fixed.cast(pa.large_string()), *table["word"].chunks])
     size = pc.sum(pc.binary_length(merged)).as_py()
     if size >= MOST_BYTES:
         raise UserError(f"the words of table '{name}' take {size} bytes, more than 2 GiB: raise min_count")
-    return merged.cast(pa.string()), np.concatenate([_counts_of(fixed, words, counts), table["count"].to_numpy()])
-
-
-def _counts_of(some: pa.Array, words: pa.LargeStringArray, counts: np.ndarray) -> np.ndarray:
-    """Return how often each of ``some`` words was counted (int64), 0 for those that were not."""
-    places = pc.fill_null(pc.index_in(some.cast(pa.large_string()), value_set=words), -1).to_numpy()
-    return np.where(places < 0, 0, counts[places]).astype(np.int64)
+    return merged.cast(pa.string()), np.concatenate([counts_of(fixed, words, counts), table["count"].to_numpy()])

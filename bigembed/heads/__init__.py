@@ -4,11 +4,12 @@ from typing import Any
 
 from torch import nn
 
-from bigembed.config.schema import AttentionHead, BagHead, HeadConfig
+from bigembed.config.schema import AttentionHead, AutoencoderHead, BagHead, HeadConfig
 from bigembed.heads.attention import Attention
+from bigembed.heads.autoencoder import Autoencoder
 from bigembed.heads.bag import Bag
 
-HEADS: dict[type[HeadConfig], Any] = {BagHead: Bag, AttentionHead: Attention}
+HEADS: dict[type[HeadConfig], Any] = {BagHead: Bag, AttentionHead: Attention, AutoencoderHead: Autoencoder}
 
 
 def build(config: HeadConfig, width: int, sequences: dict[str, int]) -> nn.Module:

@@ -29,9 +29,16 @@ class Dropout(nn.Module):
             return vectors
         width = vectors.shape[1]
         places = torch.arange(width, device=vectors.device) + (self.layer << 32)
-        bits = seeds.unsqueeze(1) + (places + 1) * _STEP
-        for multiplier in _MULTIPLIERS:
-            bits = (bits ^ (bits >> 30)) * multiplier
-        drawn = (bits >> 31) & ((1 << _BITS) - 1)
-        kept = drawn >= int(self.share * (1 << _BITS))
-        return vectors * kept / (1 - self.share)
+        return vectors * kept(seeds.unsqueeze(1), places, self.share) / (1 - self.share)
+
+
+def kept(seeds: torch.Tensor, places: torch.Tensor, share: float) -> torch.Tensor:
+    """Return whether what is at ``places`` of the samples with ``seeds`` stays when a ``share`` of it is dropped.
+
+    Both are int64, and broadcast; the answer is a tensor of bool.
+    """
+    bits = seeds + (places + 1) * _STEP
+    for multiplier in _MULTIPLIERS:
+        bits = (bits ^ (bits >> 30)) * multiplier
+    drawn = (bits >> 31) & ((1 << _BITS) - 1)
+    return drawn >= int(share * (1 << _BITS))

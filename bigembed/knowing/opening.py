@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from bigembed import encoders
+from bigembed import encoders, growth
 from bigembed.config.schema import Job
 from bigembed.cores import available_cores
 from bigembed.data import Parts, open_data, open_part
@@ -72,7 +72,7 @@ def open_job_data(job: Job, part: str) -> Opened:
     for name, table in job.tables.items():
         columns = list(table_columns(job, name, encoders.KINDS[type(table)], train).values())
         tell = telling(f"table {name}: {columns[0].what} read", len(columns) * _count(train, rows))
-        known[name] = encoders.build(name, table, columns, rows, threads, tell)
+        known[name] = growth.learn(job, name, columns, rows, threads, tell)
     return _opened(job, known, *_part(job, parts, part), part)
 
 

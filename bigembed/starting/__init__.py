@@ -10,8 +10,11 @@ from bigembed.config.physical import part_name, parts
 from bigembed.config.schema import Freeze, Job
 from bigembed.encoders import Encoder
 from bigembed.optim import Optimizers
+from bigembed.pretrained import coverage
+from bigembed.pretrained.placing import Placing, place
+from bigembed.pretrained.sources import open_sources
 from bigembed.pretrained.steps import Put, Step
-from bigembed.report import say
+from bigembed.report import reading, say
 from bigembed.runtime import Runtime
 from bigembed.sharding.rows import forget_caches, states, weights
 from bigembed.starting.held import Held
@@ -38,35 +41,40 @@ def start_from_vectors(
     UserError
         For whatever is wrong with a file, on all ranks.
     """
-    if not any(table.pretrained.path for table in job.tables.values()):
-        return
-    from bigembed.pretrained import coverage
-    from bigembed.pretrained.placing import Placing, place
-    from bigembed.pretrained.sources import open_sources
-
-    group = Group(runtime.control)
     for name, table in job.tables.items():
         if table.pretrained.path is None:
             continue
-        placing: Placing | None = None
-
-        def steps(name: str = name) -> Iterator[Step]:
-            nonlocal placing
-            placing = place(name, job.tables[name], known[name], open_sources(name, job.tables[name]), job.seed)
-            yield from placing.steps()
-
+        placings: list[Placing] = []
+        group = Group(runtime.control)
+        steps = _steps(job, name, known[name], placings) if group.chief else iter(())
         own, kept = weights(model), states(model, optimizers)
         freeze = table.pretrained.freeze is Freeze.rows
         held = [
             Held(own[each], list(kept.get(each, {}).values()) if freeze else [], group)
             for each in (part_name(name, part) for part in parts(table))
         ]
-        for step in shared(steps() if group.chief else iter(()), group):
+        for step in shared(steps, group):
             held[step.part if isinstance(step, Put) else 0].take(step)
         for each in held:
             each.settle()
-        if placing is not None:
+        for placing in placings:
             told = coverage.of_placing(name, table, known[name], placing)
             say(told.text())
             coverage.write(told, folder)
     forget_caches(model)
+
+
+def _steps(job: Job, name: str, encoder: Encoder, placings: list[Placing]) -> Iterator[Step]:
+    """Yield the steps that fill a table, and tell how far its files are read; ``placings`` gets what knows of the outcome."""
+    sources = open_sources(name, job.tables[name])
+    tells = {id(source): reading(f"table {name}: {source.path}", source.size) for source in sources}
+    placing = place(
+        name,
+        job.tables[name],
+        encoder,
+        sources,
+        job.seed,
+        lambda source, words: tells[id(source)](source.consumed, words),
+    )
+    placings.append(placing)
+    yield from placing.steps()

@@ -1,4 +1,7 @@
-"""The rows of one table that this rank holds, filled step by step."""
+"""The rows of one table that this rank holds, filled step by step.
+
+Nothing is written as -0.0 (what is too small for halves becomes it), which an update of a frozen row by 0 would turn into 0.0.
+"""
 
 from collections.abc import Sequence
 
@@ -12,9 +15,8 @@ from bigembed.checkpoint import Group
 from bigembed.pretrained.steps import Add, Normalise, Put, Step
 from bigembed.sharding.rows import Shard
 
-FROZEN = float(
-    "inf"
-)  # an Adagrad's sum of squares: its root divides, so that the row's update is 0 and its bits stay as they are
+# An Adagrad's sum of squares, by whose root a row's update is divided: that is 0 then, and the row keeps its bits.
+FROZEN = float("inf")
 AT_ONCE = 1 << 16  # rows that are added at once outside of the host's memory
 
 
@@ -48,7 +50,7 @@ class Held:
         """Write back what was added up in full precision for tables of halves."""
         for shard, target in zip(self.shards, self.targets, strict=True):
             if target.data_ptr() != shard.local.data_ptr():
-                shard.local.detach().copy_(target)
+                shard.local.detach().copy_(target).add_(0.0)
 
     def _put(self, step: Put) -> None:
         for number, shard in enumerate(self.shards):
@@ -83,7 +85,8 @@ class Held:
             dist.all_reduce(squares, group=self.group.group)
         factors = torch.where(squares > 0, squares.rsqrt(), 1.0).float()
         for target, places, inside in windows:
-            target[places] = (target[places].float() * factors[inside].to(target.device).unsqueeze(1)).to(target.dtype)
+            scaled = target[places].float() * factors[inside].to(target.device).unsqueeze(1)
+            target[places] = scaled.to(target.dtype) + 0.0
 
 
 def _window(shard: Shard, column: int, width: int) -> tuple[slice, slice]:
@@ -103,7 +106,7 @@ def _put_into(target: torch.Tensor, places: np.ndarray, vectors: np.ndarray) -> 
     chosen = len(places) - 1 - last
     chosen = chosen[(places[chosen] >= 0) & (places[chosen] < len(target))]
     found = torch.from_numpy(vectors[chosen] if len(vectors) > 1 else np.ascontiguousarray(vectors))
-    target[torch.from_numpy(places[chosen]).to(target.device)] = found.to(target.device, target.dtype)
+    target[torch.from_numpy(places[chosen]).to(target.device)] = found.to(target.device, target.dtype) + 0.0
 
 
 def _add_to(

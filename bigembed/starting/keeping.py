@@ -1,6 +1,7 @@
 """What keeps the rows near what they started as: those that are frozen train after a while, others are pulled back."""
 
 import math
+from collections.abc import Collection
 
 import torch
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -13,11 +14,13 @@ from bigembed.sharding.rows import START, forget_caches, states, weights
 PULL_EVERY = 16  # steps: to go over a table costs its bytes
 
 
-def keep_starts(job: Job, model: DistributedModelParallel, optimizers: Optimizers) -> None:
-    """Keep beside every table that is pulled back what its rows are now; its checkpoints have that too."""
+def keep_starts(
+    job: Job, model: DistributedModelParallel, optimizers: Optimizers, besides: Collection[str] = ()
+) -> None:
+    """Keep what its rows are now beside every table that is pulled back, but those ``besides``; checkpoints have that too."""
     tables = physical(job).tables
     for name, shards in weights(model).items():
-        if tables[name].pretrained.pull:
+        if tables[name].pretrained.pull and name not in besides:
             optimizers.starts[name] = [shard.local.detach().clone() for shard in shards]
 
 
@@ -56,5 +59,7 @@ def thaw(job: Job, model: DistributedModelParallel, optimizers: Optimizers, step
         for state, shards in kept.get(name, {}).items():
             for shard in shards if state != START else ():
                 local = shard.local.detach()
-                local.masked_fill_(torch.isinf(local) if freeze is Freeze.rows else torch.ones_like(local, dtype=torch.bool), 0.0)
+                local.masked_fill_(
+                    torch.isinf(local) if freeze is Freeze.rows else torch.ones_like(local, dtype=torch.bool), 0.0
+                )
     forget_caches(model)
