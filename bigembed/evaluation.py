@@ -45,8 +45,10 @@ def evaluate(
 
 
 def share(rows: np.ndarray, runtime: Runtime) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the rows of a global batch that belong to this rank, contiguous and in order, the next one of each in the global batch
-    (of the last: the first), and the most rows that any rank has."""
+    """Return this rank's rows of a global batch, for each the next one of that batch, and the most rows that any rank has.
+
+    A rank's rows are contiguous and in order; the next one of the last row is the first. Neither depends on the ranks.
+    """
     world, rank, size = runtime.world, runtime.rank, len(rows)
     own = slice(size * rank // world, size * (rank + 1) // world)
     return rows[own], np.roll(rows, -1)[own], -(-size // world)

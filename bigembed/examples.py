@@ -66,7 +66,8 @@ class Examples:
     def cache(self, limit: int, threads: int, once: Once) -> None:
         """Encode every row now and keep the ids, if those of all features fit into ``limit`` bytes.
 
-        Columns that hold the ids themselves are read where they lie, and what several features look up is encoded once. The processes of a host share what ``once`` makes.
+        Columns that hold the ids themselves are read where they lie, and what several features look up is encoded once. The processes
+        of a host share what ``once`` makes.
         """
         alike: dict[tuple[str, ...], list[Feature]] = {}
         for feature in self.features:

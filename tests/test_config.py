@@ -338,7 +338,11 @@ REFUSED = {
     "features.text.pooling=none": ["features.text.pooling is none", "the head takes no sequences", "head=attention"],
     "features.text.of_another=true": ["features.text.of_another is for head=autoencoder alone"],
     "head=autoencoder": ["features.text.pooling=none"],
-    "head=autoencoder features.text.pooling=none": ["head.another is 'another'", "no such feature", "known features: text"],
+    "head=autoencoder features.text.pooling=none": [
+        "head.another is 'another'",
+        "no such feature",
+        "known features: text",
+    ],
     f"{AUTOENCODER} features.another.of_another=false": ["'another'", "features.another.of_another must be true"],
     f"{AUTOENCODER} head.another=text": ["'text'", "features.text.of_another must be true"],
     f"{AUTOENCODER} features.another.column=title": ["another table or column", "give both the same"],
@@ -952,7 +956,9 @@ def good_jobs(draw: st.DrawFn) -> Job:
         job.numbers = {}
     tables = list(job.tables)
     pooled = [schema.Pooling.mean, schema.Pooling.sum]
-    sequences = tables[: draw(st.integers(1, len(tables)))] if isinstance(job.head, AttentionHead | AutoencoderHead) else []
+    sequences = (
+        tables[: draw(st.integers(1, len(tables)))] if isinstance(job.head, AttentionHead | AutoencoderHead) else []
+    )
     for name, table in job.tables.items():
         columns = draw(
             st.dictionaries(
@@ -1249,11 +1255,11 @@ def test_differences_name_every_option_that_differs_and_no_other() -> None:
     for job, path, field, hint in every_option():
         values = {int: "8", float: "0.25", str: "other", bool: str(not field.default).lower()}
         bare = next((part for part in typing.get_args(hint) if part is not type(None)), hint)
-        listed = {list[str]: "['8']", list[float]: "[8.0]"}.get(hint, "[8]")
+        listed = {list[str]: "['8']", list[float]: "[8.0]", list[schema.Fallback]: "['case']"}.get(hint, "[8]")
         value = listed if typing.get_origin(hint) is list else values.get(bare) or list(bare)[-1].name
         after = saved.override(job, [f"{path}={value}"])
         if after == job:
-            value = next(iter(bare)).name
+            value = "false" if bare is bool else next(iter(bare)).name
             after = saved.override(job, [f"{path}={value}"])
         (text,) = saved.differences(job, after)
         assert text.startswith(f"{path} (") and text.endswith(

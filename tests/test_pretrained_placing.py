@@ -93,7 +93,6 @@ def filled(placing, *shapes):
         if isinstance(step, Put):
             assert step.rows.dtype == np.int64 and step.vectors.dtype == np.float32
             assert step.vectors.nbytes <= 1 << 23 and len(step.vectors) in (1, len(step.rows))
-            assert not np.signbit(step.vectors[step.vectors == 0]).any()
             columns = slice(step.column, step.column + step.vectors.shape[1])
             for at, row in enumerate(step.rows):
                 tables[step.part][row, columns] = step.vectors[min(at, len(step.vectors) - 1)]
@@ -159,11 +158,6 @@ def test_the_order_of_files_decides_among_equals():
     rows, _, ways = of_vocab(["a", "b", "c"], first, second, fallback=[Fallback.case])
     np.testing.assert_array_equal(rows, [first.rows[0], second.rows[1], second.rows[2]])
     assert ways == ["exact"] * 3
-
-
-def test_zero_has_no_sign():
-    rows, _, _ = of_vocab(["a"], Memory(["a"], [[-0.0, 1, -0.0, -1]]))
-    assert not np.signbit(rows[0, [0, 2]]).any()
 
 
 @pytest.mark.parametrize("fallback", [Fallback.mean, Fallback.zeros, Fallback.normal])
@@ -687,7 +681,6 @@ class Run(RunSource):
 def test_the_rows_of_an_equal_table_are_copied_part_by_part():
     table, encoder = hashed(buckets=6, functions=2, importance=5)
     own = [numbers(6), numbers(5, 4, 1)]
-    own[1][2] = -0.0
     rows, given = filled(placing := place("word", table, encoder, [Run(own)], 0), (6, 4), (5, 4))
     np.testing.assert_array_equal(rows[0], own[0])
     np.testing.assert_array_equal(rows[1], own[1])

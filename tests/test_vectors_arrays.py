@@ -235,7 +235,10 @@ def test_words_of_our_own_keep_numbers_behind_them(tmp_path: Path) -> None:
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=st.lists(st.binary(max_size=9), min_size=1, max_size=30), size=st.integers(11, 60))
 def test_any_word_list_reads_as_its_lines(words: list[bytes], size: int, tmp_path: Path) -> None:
-    words = [b"w", *(word.replace(b"\n", b"").rstrip(b"\r") for word in words)]  # a first one may look like a packed file
+    words = [
+        b"w",
+        *(word.replace(b"\n", b"").rstrip(b"\r") for word in words),
+    ]  # a first one may look like a packed file
     path = tmp_path / "a.npy.words.txt"
     path.write_bytes(b"".join(word + b"\n" for word in words))
     with pytest.MonkeyPatch.context() as patch:

@@ -188,6 +188,17 @@ def test_columns_that_are_not_clear_are_refused_with_their_names(
         opened(file_of(pa.table(columns)), tmp_path / "a.parquet")
 
 
+def test_a_name_that_stands_for_several_columns_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    dotted = {"w": WORDS, **{f"c.{number}": ROWS[:, number] for number in range(5)}}
+    assert (taken(opened(file_of(pa.table(dotted)), path))[1] == ROWS).all()
+    assert "several columns by the name 'c.1', or below it" in refused(
+        file_of(pa.table({**dotted, "c.1.x": range(40)})), path
+    )
+    twice = pa.Table.from_arrays([pa.array(ROWS[:, 0]), pa.array(ROWS[:, 1])], ["a", "a"])
+    assert NAMED in refused(file_of(twice), path)
+
+
 def changed(row: int, value: Any) -> pa.Array:
     return pa.array([value if number == row else vector for number, vector in enumerate(ROWS.tolist())])
 
@@ -208,7 +219,7 @@ GAPS = pa.array([*WORDS[:20], None, *WORDS[21:]])
         ({"w": WORDS, "v": changed(17, [1.0, 1e39, 2.0, 3.0, 4.0])}, "row 18 holds a number that is not finite"),
         ({"w": GAPS, "v": LISTS}, "rows 1 to 40 has no word"),
         ({"w": WORDS, "c": [*ROWS[:39, 0].tolist(), None]}, "has a gap"),
-        ({"w": ["x" * 70_000] * 40, "v": LISTS}, "has a word that is too long"),
+        ({"w": ["x" * 70_000] * 40, "v": LISTS}, "has a word of more than 65,536 bytes"),
         ({"w": WORDS, "v": pa.array([[]] * 40, pa.list_(pa.float32()))}, "row 1 has 0 numbers, where 1 "),
         ({"w": WORDS[:0], "v": LISTS[:0]}, "holds no vectors, so that their width is unknown"),
     ],
@@ -225,7 +236,9 @@ def test_rows_that_are_no_vectors_are_refused(
 def test_lists_that_differ_in_width_are_refused_even_if_as_many_on_average(tmp_path: Path) -> None:
     lists = ROWS.tolist()
     lists[7], lists[30] = lists[7][:4], [*lists[30], 1.0]
-    assert "row 8 has 4 numbers, where 5 are expected" in refused(file_of(pa.table({"w": WORDS, "v": lists})), tmp_path / "a.parquet")
+    assert "row 8 has 4 numbers, where 5 are expected" in refused(
+        file_of(pa.table({"w": WORDS, "v": lists})), tmp_path / "a.parquet"
+    )
 
 
 def test_parquet_inside_of_gz_is_refused(tmp_path: Path) -> None:
@@ -255,12 +268,17 @@ def test_pages_and_words_that_are_too_large_are_refused(tmp_path: Path, monkeypa
     small = file_of(table, use_dictionary=False, data_page_size=64, write_batch_size=3)
     assert "the words of a row group take" in refused(small, path)
     monkeypatch.setattr(parquet_columns, "LARGEST", 1 << 20)
-    monkeypatch.setattr(parquet_columns, "BLOCK_WORD_BYTES", 1400)
-    assert "too long, or they are so together" in refused(content, path)
-    monkeypatch.setattr(parquet_columns, "BLOCK_WORD_BYTES", 1440)
-    assert (taken(opened(content, path))[1] == ROWS).all()
     monkeypatch.setattr(parquet_pages, "FOOTER", 100)
     assert "its list of columns takes" in refused(content, path)
+
+
+def test_long_words_in_a_dictionary_make_blocks_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_columns, "BLOCK_WORD_BYTES", 1000)
+    words = [["short", "long" * 50][number % 2] for number in range(40)]
+    for dictionary, most in ((True, 5), (False, 40)):
+        source = opened(file_of(pa.table({"w": words, "v": LISTS}), use_dictionary=dictionary), tmp_path / "a.parquet")
+        assert max(len(block.rows) for block in source.blocks()) == most
+        assert taken(source)[0] == words
 
 
 def test_words_told_by_the_one_before_are_refused(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_real_glove_files_give_their_values(data_dir: Path) -> None:
         ("torchtext/glove.840B.300d.zip", "glove", (100, 300), b",", [-0.082752, 0.67204, -0.14987, -0.064983]),
         ("allennlp/glove.6B.100d.sample.txt.gz", "glove", (100, 100), b"the", [-0.038194, -0.24487, 0.72812]),
         ("allennlp/glove.6B.300d.sample.txt.gz", "glove", (100, 300), b"the", [0.04656, 0.21318, -0.0074364]),
-        ("glove-6B-50d-part/glove.6B.50d.part.txt", "glove", (2446, 50), b"the", [0.418, 0.24968, -0.41242]),
+        ("glove-6B-50d-part/glove.6B.50d.part.txt", "glove", (2445, 50), b"the", [0.418, 0.24968, -0.41242]),
         ("finalfusion/similarity.nodims", "glove", (41, 100), b"Berlin", [1.4724287, -3.0660472, 1.2919313]),
         ("finalfusion/similarity.txt", "word2vec", (41, 100), b"Berlin", [1.4724287, -3.0660472, 1.2919313]),
         ("gensim/word2vec_pre_kv_c", "word2vec", (1750, 10), b"the", [-0.561106, -1.975698, 1.663955]),
@@ -440,3 +440,12 @@ def test_glove_is_written_so_that_gensim_and_we_read_it(tmp_path: Path) -> None:
     assert same_bits(theirs.vectors, rows)
     with pytest.raises(UserError, match="stand for no words"):
         list(WRITERS["glove"](Vectors(rows, range(300), None)))
+
+
+def test_a_last_line_without_an_end_is_kept_if_a_hand_may_have_written_it_and_else_left_out(tmp_path: Path) -> None:
+    for lines, rows in ((100, 100), (20_000, 19_999)):
+        path = tmp_path / f"{lines}.txt"
+        path.write_text("\n".join(f"w{number} 0.5 0.25" for number in range(lines)))
+        source = open_source(str(path))
+        assert sum(len(block.rows) for block in source.blocks()) == sum(map(len, source.words())) == rows
+        assert ("left out" in source.details) == (rows < lines)

@@ -17,7 +17,8 @@ p { margin: .6em 0; color: #555; overflow-wrap: anywhere; }
 .row { display: flex; flex-wrap: wrap; gap: 2em; } section { flex: 0 1 420px; } svg { width: 100%; height: auto; }
 text { font: 13px system-ui, sans-serif; } ol { padding: 0; list-style: none; } li { margin: .2em 0; }
 b { display: inline-block; min-width: 1.5em; margin-right: .5em; border-radius: 1em; color: #fff; text-align: center; font-weight: 600; }
-table { border-collapse: collapse; margin-top: .6em; } td, th { padding: .25em .6em; text-align: right; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; margin-top: .6em; }
+td, th { padding: .25em .6em; text-align: right; font-variant-numeric: tabular-nums; }
 """
 
 
@@ -42,8 +43,8 @@ def _panel(source: dict[str, Any]) -> str:
         told.append(f"without a vector: {', '.join(source['missing'])}")
     if source["shown"] < 0.995:
         told.append(f"{source['shown']:.0%} of the differences are in the plane")
-    told = f"<p>{escape('; '.join(told))}</p>"  # below: what is beside each other begins at one height
-    return f"<section><h2>{escape(Path(path).name or path)}</h2>{_drawing(source)}{_matrix(source['cosines'])}{told}</section>"
+    below = f"<p>{escape('; '.join(told))}</p>"  # the drawings then begin at one height
+    return f"<section><h2>{escape(Path(path).name or path)}</h2>{_drawing(source)}{_matrix(source['cosines'])}{below}</section>"
 
 
 def _drawing(source: dict[str, Any]) -> str:

@@ -131,7 +131,7 @@ def _check_sequences(job: Job) -> None:
 
 
 def _check_autoencoder(job: Job, head: AutoencoderHead) -> None:
-    """An autoencoder has one sequence, and one of another row to tell it from, both of one table."""
+    """Refuse an autoencoder that has not one sequence, and one of another row to tell it from, both of one table."""
     names = {"head.feature": head.feature, "head.another": head.another}
     for path, name in names.items():
         if name not in job.features:

@@ -5,7 +5,7 @@ memory of what was found how. Those without n-grams come first, as they stream; 
 its first row, so that afterwards only what it is the best for is composed.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -117,9 +117,9 @@ def _fill(
     raw, first = isinstance(table, SubwordTable), encoder.word_rows[0]
     of_ngrams = {number: each for number, each in enumerate(group) if each.place.source.ngrams is not None}
     composed = {} if raw else {number: _match(each.place.source, matcher, number) for number, each in of_ngrams.items()}
-    if Fallback.subwords in table.pretrained.fallback and of_ngrams:
-        number = min(of_ngrams)
-        _claim(encoder, of_ngrams[number].place.source, matcher, number)
+    claims = Fallback.subwords in table.pretrained.fallback and bool(of_ngrams)
+    if claims and not raw:
+        _claim(encoder, of_ngrams, matcher)
     for number, each in enumerate(group):
         if number in composed:
             continue
@@ -128,12 +128,15 @@ def _fill(
             if block.words is not None:
                 words = block.first + len(block.words)
                 targets, at = matcher.look(block.words, number)
-                yield from each.puts(first + targets, block.rows[at])
+                whole = np.array_equal(at, np.arange(len(block.rows)))
+                yield from each.puts(first + targets, block.rows if whole else block.rows[at])
             else:  # of n-grams, which a file without them, or one that is composed, does not come to here
                 bucket = block.first - words
                 rows = np.arange(bucket, bucket + len(block.rows)) + encoder.word_rows[1]
                 yield from each.puts(rows, block.rows)
             tell(source, words)
+    if claims and raw:  # whose rows need nothing of it: now that few words are left
+        _claim(encoder, of_ngrams, matcher)
     for number, at in composed.items():
         yield from _compose(table, encoder, group[number], number, at, matcher, tell)
 
@@ -148,8 +151,10 @@ def _match(source: Source, matcher: Matcher, number: int) -> np.ndarray:
     return found
 
 
-def _claim(encoder: Encoder, source: Source, matcher: Matcher, number: int) -> None:
-    """Give to a file what it has n-grams of, and is found in no better way."""
+def _claim(encoder: Encoder, of_ngrams: Mapping[int, Fitted], matcher: Matcher) -> None:
+    """Give to the first file with n-grams what it has n-grams of, and is found in no better way."""
+    number = min(of_ngrams)
+    source = of_ngrams[number].place.source
     wanted = matcher.worse_than(Fallback.subwords.value, number)
     words = _bytes_of(encoder).take(pa.array(wanted))
     matcher.claim(wanted[composable(source, words)], Fallback.subwords.value, number)
@@ -215,7 +220,7 @@ def _draw(
             if fallback is Fallback.normal:
                 vectors = mean + deviation * draws.standard_normal((some.stop - some.start, table.dim))
             vectors = normalised(vectors) if table.pretrained.normalise else vectors.astype(np.float32)
-            yield Put(encoder.word_rows[0] + targets[some], vectors + np.float32(0), given=False)
+            yield Put(encoder.word_rows[0] + targets[some], vectors, given=False)
 
 
 def _normalise(rows: np.ndarray, width: int) -> Iterator[Step]:

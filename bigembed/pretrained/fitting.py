@@ -84,8 +84,7 @@ class Fitted:
             out = self.mapped(vectors[some])
             out = normalised(out) if self.normalise else out
             out = out if share is None else out * share[some, None]
-            # An update of zero makes +0.0 of -0.0, and frozen rows must keep their bits.
-            yield Put(rows[some], out + np.float32(0), place.column)
+            yield Put(rows[some], out, place.column)
             if place.room > place.width:
                 yield zeros(rows[some], place.column + place.width, place.room - place.width)
 

@@ -120,7 +120,7 @@ def _copied(encoder: Encoder, source: Source, parts: Sequence[Any], placing: Pla
     """Yield the rows of all parts as they are."""
     for number, array in enumerate(parts):
         for some in slices(len(array), array.shape[1]):
-            vectors = np.asarray(array[some], np.float32) + np.float32(0)
+            vectors = np.asarray(array[some], np.float32)
             yield Put(np.arange(some.start, some.stop), vectors, part=number)
             tell(source, some.stop)
     words = encoder.words()

@@ -14,7 +14,7 @@ class Put:
     rows : ndarray, shape (n,), int64
         Rows of the table, or of one part of it; the last of equal ones counts.
     vectors : ndarray, shape (n or 1, width), float32
-        Their numbers; one vector is for all of them.
+        Their numbers; one vector is for all of them. A -0.0 is written as 0.0, which updates of frozen rows by 0 keep bit by bit.
     column : int
         Where in the rows they begin.
     given : bool

@@ -1,9 +1,12 @@
 """The model spread out over the ranks as a plan says."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torchrec.distributed.batched_embedding_kernel import BaseBatchedEmbedding, BaseBatchedEmbeddingBag
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import CacheParams, ShardingPlan
 
@@ -26,14 +29,33 @@ def distribute(model: nn.Module, plan: Plan, job: Job, runtime: Runtime) -> Dist
         tables = {name: plan.tables[name] for name in table_names(collection)}
         extras = {name: _extras(job, name, plan.tables[name].kernel) for name in tables}
         modules[module] = to_torchrec(tables, plan.device, plan.local_world_size, extras)
-    placed = DistributedModelParallel(
-        model,
-        device=torch.device(runtime.device),
-        plan=ShardingPlan(plan=modules),
-        sharders=sharders(job, runtime.world),
-    )
+    with _rows_left_unset():
+        placed = DistributedModelParallel(
+            model,
+            device=torch.device(runtime.device),
+            plan=ShardingPlan(plan=modules),
+            sharders=sharders(job, runtime.world),
+        )
     look_up_as_bags(placed)
     return placed
+
+
+@contextmanager
+def _rows_left_unset() -> Iterator[None]:
+    """Keep TorchRec from drawing all rows, on one core, when it makes a shard: they are set by global row id afterwards."""
+    kinds = (BaseBatchedEmbedding, BaseBatchedEmbeddingBag)
+    drawing = [kind.init_parameters for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.init_parameters = _leave
+        yield
+    finally:
+        for kind, method in zip(kinds, drawing, strict=True):
+            kind.init_parameters = method
+
+
+def _leave(kernel: Any) -> None:
+    """Set nothing."""
 
 
 def has_caches(model: DistributedModelParallel) -> bool:

@@ -1,6 +1,7 @@
 """Tables that start from vectors: rank 0 reads the files, once; every rank keeps the rows that it holds, a few megabytes at a time."""
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -53,7 +54,7 @@ def start_from_vectors(
             Held(own[each], list(kept.get(each, {}).values()) if freeze else [], group)
             for each in (part_name(name, part) for part in parts(table))
         ]
-        for step in shared(steps, group):
+        for step in shared(_ahead(steps), group):
             held[step.part if isinstance(step, Put) else 0].take(step)
         for each in held:
             each.settle()
@@ -64,9 +65,21 @@ def start_from_vectors(
     forget_caches(model)
 
 
+def _ahead(steps: Iterator[Step]) -> Iterator[Step]:
+    """Yield the steps, the next one being made while one is done."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(next, steps, None)
+        while (step := waiting.result()) is not None:
+            waiting = thread.submit(next, steps, None)
+            yield step
+
+
 def _steps(job: Job, name: str, encoder: Encoder, placings: list[Placing]) -> Iterator[Step]:
     """Yield the steps that fill a table, and tell how far its files are read; ``placings`` gets what knows of the outcome."""
     sources = open_sources(name, job.tables[name])
+    for source in sources:
+        if "left out" in source.details:
+            say(f"warning: {source.path}: {source.details['left out']}, is left out")
     tells = {id(source): reading(f"table {name}: {source.path}", source.size) for source in sources}
     placing = place(
         name,

@@ -137,7 +137,9 @@ def _put_rows(target: np.ndarray, begin: int, end: int, places: np.ndarray, vect
     single = len(vectors) == 1
     for i in range(len(places)):
         if begin <= places[i] < end:
-            target[places[i]] = vectors[0 if single else i]
+            row, vector = target[places[i]], vectors[0 if single else i]
+            for k in range(len(row)):
+                row[k] = vector[k] + np.float32(0)
 
 
 @numba.njit(nogil=True, cache=True)

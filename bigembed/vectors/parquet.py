@@ -41,7 +41,8 @@ def write_parquet(vectors: Vectors) -> Iterator[bytes]:
     with pq.ParquetWriter(sink, schema, compression=packing, use_dictionary=False, write_page_checksum=True) as writer:
         waiting, held = list[pa.RecordBatch](), 0
         for words, rows in vectors.blocks():
-            lists = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), type=kind)
+            numbers = pa.Array.from_buffers(pa.float32(), rows.size, [None, pa.py_buffer(rows)])
+            lists = pa.FixedSizeListArray.from_arrays(numbers, type=kind)
             columns = [lists] if words is None else [words.cast(pa.string()), lists]
             waiting.append(pa.record_batch(columns, schema))
             held += rows.nbytes
@@ -130,8 +131,12 @@ class ParquetSource(Source):
         """Yield all rows, some megabytes at a time."""
         first = 0
         for group in range(len(self._columns.groups)):
-            words = repeat(None) if self._word is None else self._columns.words(self._word, group, self._rows)
-            for rows in self._vectors(group):
+            size = self._rows
+            words: Iterator[pa.BinaryArray | None] = repeat(None)
+            if self._word is not None:
+                size = self._columns.rows_of_words(self._word, group, size)
+                words = self._columns.words(self._word, group, size)
+            for rows in self._vectors(group, size):
                 wrong = first_not_finite(rows)
                 if wrong >= 0:
                     raise UserError(
@@ -145,7 +150,8 @@ class ParquetSource(Source):
         """Yield the words; the numbers are not read."""
         if self._word is not None:
             for group in range(len(self._columns.groups)):
-                yield from self._columns.words(self._word, group, ROWS)
+                size = self._columns.rows_of_words(self._word, group, ROWS)
+                yield from self._columns.words(self._word, group, size)
 
     def _width(self) -> int:
         """Return how many numbers a vector has."""
@@ -159,10 +165,10 @@ class ParquetSource(Source):
             raise UserError(f"{self.path} holds no vectors, so that their width is unknown")
         return kind.list_size if width is None else width
 
-    def _vectors(self, group: int) -> Iterator[np.ndarray]:
+    def _vectors(self, group: int, size: int) -> Iterator[np.ndarray]:
         if self._listed:
-            return self._columns.lists(self._numbers[0], group, self._rows, self.dim)
-        return self._columns.side_by_side(self._numbers, group, self._rows)
+            return self._columns.lists(self._numbers[0], group, size, self.dim)
+        return self._columns.side_by_side(self._numbers, group, size)
 
 
 def _choose(schema: pa.Schema, path: str) -> tuple[str | None, list[str]]:
@@ -171,7 +177,7 @@ def _choose(schema: pa.Schema, path: str) -> tuple[str | None, list[str]]:
     lists = _meant([field.name for field in schema if _is_list(field.type)], VECTOR_NAMES)
     numbers = lists or [field.name for field in schema if pa.types.is_floating(field.type)]
     clear = len(words) < 2 and len(lists) < 2 and numbers
-    if not clear or any(schema.names.count(name) > 1 for name in (*words, *numbers)):
+    if not clear or len({*words, *numbers}) < len(words) + len(numbers):
         said = ", ".join(f"{field.name} ({field.type})" for field in list(schema)[:NAMED])
         said += ", …" if len(schema) > NAMED else ""
         raise UserError(

@@ -1,6 +1,7 @@
 """Columns of a Parquet file, a row group at a time and in bounded memory, or refused in one sentence."""
 
 import tempfile
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ LARGEST = 1 << 27
 BUFFER = 1 << 20  # bytes of a column in the file read at once
 BLOCK_WORD_BYTES = 1 << 26  # of the words of a block
 FREE, GROWTH = 1 << 26, 32  # bytes of numbers that a file may hold: these, or so many times its own
-TOGETHER = 16  # columns of a number each that are read at once; their pages may take some megabytes each
+TOGETHER = 8  # columns of a number each that are read at once; their pages may take some megabytes each
 
 
 class Columns:
@@ -54,21 +55,21 @@ class Columns:
             footer = pq.read_metadata(file)
             self.schema: pa.Schema = footer.schema.to_arrow_schema()
             leaves = [footer.schema.column(leaf).path for leaf in range(footer.num_columns)]
-            self._file = pq.ParquetFile(
-                file,
-                metadata=footer,
-                buffer_size=BUFFER,
-                pre_buffer=False,
-                page_checksum_verification=True,  # where the file has checksums
-                # As a dictionary, a long word that many rows mean is in memory once.
-                read_dictionary=[field.name for field in self.schema if is_text(field.type)],
+            texts = [field.name for field in self.schema if is_text(field.type)]
+            self._file, self._dictionaries = (
+                pq.ParquetFile(
+                    file,
+                    metadata=footer,
+                    buffer_size=BUFFER,
+                    pre_buffer=False,
+                    page_checksum_verification=True,  # where the file has checksums
+                    read_dictionary=as_dictionary,
+                )
+                for as_dictionary in ([], texts)
             )
         except Exception as error:
             raise self._damaged(error) from None
-        self._leaves: dict[str, list[int]] = {}
-        for leaf, name in enumerate(leaves):
-            for end in [place for place, letter in enumerate(name) if letter == "."] + [len(name)]:
-                self._leaves.setdefault(name[:end], []).append(leaf)
+        self._leaves = sorted((name, leaf) for leaf, name in enumerate(leaves))
         if any(len(chunks) != len(leaves) for chunks in self._chunks):
             raise self._damaged("its list of columns contradicts itself")
 
@@ -101,11 +102,18 @@ class Columns:
                     f"at once; write it with smaller row groups"
                 )
 
+    def rows_of_words(self, name: str, group: int, size: int) -> int:
+        """Return how many rows may be read at once, up to ``size``, as many of them may mean a long word in a dictionary."""
+        # To read all words as a dictionary would not do: Arrow keeps those that are in none until the row group ends.
+        columns = next(self._batches(self._dictionaries, [name], group, 1), None)
+        longest = 0 if columns is None else pc.max(pc.binary_length(columns[0].dictionary)).as_py() or 0
+        return max(1, min(size, BLOCK_WORD_BYTES // max(1, longest)))
+
     def words(self, name: str, group: int, size: int) -> Iterator[pa.BinaryArray]:
         """Yield the words of a row group, ``size`` at a time."""
         first = sum(self.groups[:group])
         waiting, held = list[pa.BinaryArray](), 0
-        for (column,) in self._batches([name], group, size):
+        for (column,) in self._batches(self._file, [name], group, size):
             words = self._as_binary(column, first)
             first += len(words)
             while held + len(words) >= size:
@@ -120,13 +128,13 @@ class Columns:
     def lists(self, name: str, group: int, size: int, width: int) -> Iterator[np.ndarray]:
         """Yield the lists of a row group as float32 of shape (``size``, ``width``), the last with fewer rows."""
         first = sum(self.groups[:group])
-        for (column,) in self._batches([name], group, size):
+        for (column,) in self._batches(self._file, [name], group, size):
             if column.null_count or column.flatten().null_count:
                 raise UserError(
                     f"{self.path}: one of the rows {first + 1:,} to {first + len(column):,} has no vector, or one with a gap"
                 )
             if not pa.types.is_fixed_size_list(column.type):
-                lengths = np.diff(column.offsets.to_numpy())
+                lengths = np.diff(_numbers(column.offsets))
                 wrong = np.flatnonzero(lengths != width)
                 if len(wrong):
                     raise UserError(
@@ -147,7 +155,7 @@ class Columns:
         with tempfile.TemporaryFile() as spool:
             for left in range(0, width, TOGETHER):
                 done = 0
-                for columns in self._batches(names[left : left + TOGETHER], group, size):
+                for columns in self._batches(self._file, names[left : left + TOGETHER], group, size):
                     if any(column.null_count for column in columns):
                         raise UserError(
                             f"{self.path}: one of the rows {first + done + 1:,} to {first + done + len(columns[0]):,} has a gap"
@@ -165,9 +173,9 @@ class Columns:
                     block[:, left : left + TOGETHER] = part
                 yield block
 
-    def _batches(self, names: list[str], group: int, size: int) -> Iterator[list[pa.Array]]:
+    def _batches(self, file: pq.ParquetFile, names: list[str], group: int, size: int) -> Iterator[list[pa.Array]]:
         """Yield columns of a row group, ``size`` rows at a time."""
-        batches = self._file.iter_batches(size, row_groups=[group], columns=names, use_threads=False)
+        batches = file.iter_batches(size, row_groups=[group], columns=names, use_threads=False)
         done = 0
         while True:
             try:
@@ -177,6 +185,9 @@ class Columns:
                 raise self._damaged(error) from None
             if batch is None:
                 break
+            # Only words may come in parts that are smaller.
+            if len(batch) != min(size, self.groups[group] - done) and not is_text(columns[0].type):
+                raise self._damaged(f"{len(batch):,} rows came where {size:,} were asked for")
             done += len(batch)
             yield columns
         if done != self.groups[group]:
@@ -184,26 +195,34 @@ class Columns:
 
     def _pages(self, name: str, group: int, largest: int) -> tuple[int, int, int]:
         """Return how many values a column has in a row group, and its bytes, unpacked and in the file."""
-        if len(self._leaves.get(name, [])) != 1:
-            raise self._damaged(f"column '{name}' is not one column")
-        chunk = self._chunks[group][self._leaves[name][0]]
+        chunk = self._chunks[group][self._leaf(name)]
         with self._disk.open("rb", buffering=0) as file:
             unpacked = look_at(file, chunk, largest, self.path)
         return chunk.values, unpacked, chunk.end - chunk.start
 
-    def _as_binary(self, column: pa.DictionaryArray, first: int) -> pa.BinaryArray:
+    def _leaf(self, name: str) -> int:
+        """Return which of the file's columns is meant; pyarrow reads all whose names begin with a name and a dot."""
+        same = bisect_left(self._leaves, (name, -1))
+        below = bisect_left(self._leaves, (f"{name}.", -1))
+        found = [leaf for path, leaf in self._leaves[same : same + 2] if path == name]
+        found += [leaf for path, leaf in self._leaves[below : below + 2] if path.startswith(f"{name}.")]
+        if len(found) != 1:
+            raise UserError(
+                f"{self.path}: there are several columns by the name '{name}', or below it; give them other names"
+            )
+        return found[0]
+
+    def _as_binary(self, column: pa.Array, first: int) -> pa.BinaryArray:
         """Return words, whose first stands in row ``first`` of the file, as they are."""
         where = f"one of the rows {first + 1:,} to {first + len(column):,}"
-        if column.null_count or column.dictionary.null_count:
+        if pa.types.is_dictionary(column.type):  # pandas' categories
+            column = column.dictionary_decode()
+        if column.null_count:
             raise UserError(f"{self.path}: {where} has no word")
-        words = column.dictionary.cast(pa.binary())
-        index, lengths = column.indices.to_numpy(), pc.binary_length(words).to_numpy()
-        if len(index) and not 0 <= index.min() <= index.max() < len(words):
-            raise self._damaged(f"{where} has a word of a number that there is not")
-        taken = lengths[index]
-        if taken.max(initial=0) > LONGEST or taken.sum(dtype=np.int64) > BLOCK_WORD_BYTES:
-            raise UserError(f"{self.path}: {where} has a word that is too long, or they are so together")
-        return words.take(column.indices)
+        words = column.cast(pa.binary())
+        if (pc.max(pc.binary_length(words)).as_py() or 0) > LONGEST:
+            raise UserError(f"{self.path}: {where} has a word of more than {LONGEST:,} bytes")
+        return words
 
     def _damaged(self, reason: Any) -> UserError:
         said = " ".join(str(reason).split())[:200].rstrip(".")
@@ -212,7 +231,15 @@ class Columns:
 
 def _as_float32(column: pa.Array) -> np.ndarray:
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
-        return column.to_numpy().astype(np.float32)
+        return _numbers(column).astype(np.float32)
+
+
+def _numbers(column: pa.Array) -> np.ndarray:
+    """Return numbers without gaps, not copied; Arrow's own to_numpy imports pandas."""
+    dtype = np.dtype({"halffloat": "f2", "float": "f4", "double": "f8"}.get(str(column.type), str(column.type)))
+    if not len(column):
+        return np.empty(0, dtype)
+    return np.frombuffer(column.buffers()[1], dtype, len(column), column.offset * dtype.itemsize)
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -17,6 +17,7 @@ ROW_GROUPS, ROWS, COLUMNS, ABOUT = 4, 3, 1, 3  # fields of FileMetaData, RowGrou
 VALUES, PACKED_ALL, FIRST_DATA, FIRST_DICTIONARY = 5, 7, 9, 11  # of ColumnMetaData
 SIZE, PACKED, DATA, DICTIONARY, DATA_2 = 2, 3, 5, 7, 8  # of PageHeader; the last three are headers of their own
 ENCODINGS = {DATA: 2, DATA_2: 4}  # fields of these; field 1 is how many values a page has
+DICTIONARY_CODES = (2, 8)  # PLAIN_DICTIONARY, RLE_DICTIONARY
 DELTA_BYTE_ARRAY = 7  # words told by what they share with the one before: of any length, in a few bytes
 
 
@@ -75,6 +76,8 @@ def row_groups(file: BinaryIO, path: str) -> list[tuple[int, list[Chunk]]]:
             else:
                 _, place = _value(data, place, kind, DEEPEST)
             number, kind, place = _field(data, place, number)
+        if sum(chunk.end - chunk.start for _, chunks in groups for chunk in chunks) > size:
+            raise ValueError("columns in the same place")
     except (IndexError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{path}: its list of columns, at byte {size - 8 - length:,}, cannot be read; the file is damaged"
@@ -100,6 +103,7 @@ def look_at(file: BinaryIO, chunk: Chunk, largest: int, path: str) -> int:
         When a page cannot be unpacked in bounded memory, or they are not what the end of the file says.
     """
     values, unpacked, place = 0, 0, chunk.start
+    plain = False
     while place < chunk.end:
         page, place = _page(file, place, chunk.end, path)
         if max(page.size, page.packed) > largest:
@@ -111,6 +115,11 @@ def look_at(file: BinaryIO, chunk: Chunk, largest: int, path: str) -> int:
             raise UserError(
                 f"{path}: has words in Parquet's encoding DELTA_BYTE_ARRAY, which is not read; write it with another one"
             )
+        # A dictionary is given up once, when it is full. The first page then tells how long the words in it are.
+        coded = page.encoding in DICTIONARY_CODES
+        if coded and plain:
+            raise UserError(f"{path}: a page at byte {place:,} goes back to a dictionary; the file is damaged")
+        plain |= not coded and page.encoding is not None
         values += page.values
         unpacked += page.size
         place += page.packed

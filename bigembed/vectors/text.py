@@ -3,10 +3,12 @@
 What stands between fields is one space or tab or more. A word may hold spaces: the last fields of a line are its numbers.
 """
 
+import os
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +27,8 @@ CHUNK = 1 << 22  # bytes of text parsed at a time, and the longest line
 THREADS = 4  # at most: what they parse ahead is in memory
 LOOKED_AT = 100  # lines that tell the width of a file without a header
 BOM = b"\xef\xbb\xbf"
+BY_HAND = 1 << 16  # bytes: what is larger was written by a program, which ends its last line, unless it was cut
+CUT = "the last line, which has no end, so that its last number may be cut"
 LARGEST = 2.0**128 - 2.0**103  # from here on, the nearest float32 is infinite
 
 
@@ -82,7 +86,16 @@ def open_glove(stream: Stream, word_list: str | None = None) -> Source:
     """
     with stream.open() as reader:
         head = reader.read(HEAD)
-    return TextSource(stream, "glove", _width(head), None, len(BOM) if head.startswith(BOM) else 0)
+    source = TextSource(stream, "glove", _width(head), None, len(BOM) if head.startswith(BOM) else 0)
+    if stream.file is not None and stream.size > BY_HAND and not _ends_line(stream.file):
+        source.details["left out"] = CUT
+    return source
+
+
+def _ends_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def write_glove(vectors: Vectors) -> Iterator[bytes | pa.Buffer]:
@@ -176,6 +189,8 @@ class TextSource(Source):
                 )
             rest = chunk[end:filled].copy()
             yield chunk[:end], True
+        if "left out" in self.details:
+            filled = last_line(chunk[:filled])
         if filled:
             chunk[filled] = NEWLINE
             ended = bool(chunk[filled - 1] == NEWLINE)
