@@ -8,7 +8,6 @@ import io
 import lzma
 import os
 import stat
-import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,13 +18,14 @@ from typing import Any
 import pyarrow as pa
 
 from bigembed.errors import UserError
+from bigembed.vectors import tar
 
 STEP = 1 << 20  # bytes asked for at a time
 FREE = 256 << 20  # what any packed file may hold
 GROWTH = 300  # times its size on the disk that it may hold beyond that; text of numbers packs to a third
 DEEPEST = 4  # a tar in a zip is two
 XZ_MEMORY = 160 << 20  # xz -9 takes 65 MiB
-DIRECTORY = 16 << 20  # bytes of a zip's list of members
+DIRECTORY = 1 << 20  # bytes of a zip's list of members
 
 _MAGIC = {
     b"\x1f\x8b\x08": "gz",
@@ -238,13 +238,7 @@ def _kind(head: bytes) -> str | None:
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return kind
-    if head[257:262] == b"ustar":
-        try:
-            tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
-        except tarfile.TarError:
-            return None
-        return "tar"
-    return None
+    return None if tar.header_of(head) is None else "tar"
 
 
 def _choose(stream: Stream, kind: str, member: str) -> str:
@@ -286,50 +280,35 @@ def _names(kind: str, inner: Any, member: str) -> list[str]:
     if kind == "zip":
         return [info.filename for info in _zip(inner).infolist() if not info.is_dir()]
     names = []
-    for info in _tar_files(_tar(inner)):
-        names.append(info.name)
-        if info.name == member:
+    for name, _ in tar.files(inner):
+        names.append(name)
+        if name == member:
             break
     return names
-
-
-def _tar(inner: Any) -> Any:
-    archive: Any = tarfile.TarFile  # its type asks for more than it uses
-    return archive(fileobj=_Forward(inner))
-
-
-def _tar_files(archive: Any) -> Iterator[tarfile.TarInfo]:
-    while (info := archive.next()) is not None:
-        archive.members = []  # which would keep all of them
-        if info.isreg():
-            yield info
 
 
 def _zip(inner: Any) -> zipfile.ZipFile:
     if isinstance(inner, _Bounded):
         raise UserError(f"{inner.stream.path}: is a zip inside of another archive; unpack the outer one first")
-    size = inner.seek(0, os.SEEK_END)
-    inner.seek(max(0, size - 65557))
-    tail = inner.read(65557)
-    end = tail.rfind(b"PK\x05\x06")
-    if end >= 0 and int.from_bytes(tail[end + 12 : end + 16], "little") > DIRECTORY:
-        raise UserError(f"{inner.name}: is a zip of so many files that only an unpacked one can be read; unpack it")
-    return zipfile.ZipFile(inner)
+    return zipfile.ZipFile(_Listed(inner))  # type: ignore[arg-type]
 
 
 def _unzip(inner: Any, member: str) -> Any:
     archive = _zip(inner)
-    if archive.getinfo(member).flag_bits & 1:
-        raise UserError(f"{inner.name}::{_printable(member)}: is encrypted; unpack it first")
-    return archive.open(member)
+    info, where = archive.getinfo(member), f"{inner.name}::{_printable(member)}"
+    if info.flag_bits & 1:
+        raise UserError(f"{where}: is encrypted; unpack it first")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # Python unpacks as much of the others at once as the file likes: gigabytes out of a few bytes.
+        raise UserError(f"{where}: is packed in a way that zips seldom are ({info.compress_type}); unpack it first")
+    return archive.open(info)
 
 
 def _untar(inner: Any, member: str) -> Any:
-    archive = _tar(inner)
-    for info in _tar_files(archive):
-        if info.name == member:
-            return _Member(archive.extractfile(info), inner)
-    raise tarfile.ReadError(f"{member!r} is no longer in it")
+    for name, size in tar.files(inner):
+        if name == member:
+            return _Member(inner, size)
+    raise ValueError(f"{member!r} is no longer in it")
 
 
 def _arrow(codec: str) -> Callable[[Any, str], Any]:
@@ -392,46 +371,41 @@ class _Bounded(io.RawIOBase):
 class _Member(io.RawIOBase):
     """The bytes of a file in a tar, and at its end those behind it: what the tar is packed in has its checksum there."""
 
-    def __init__(self, member: Any, inner: Any) -> None:
-        self._member, self._inner = member, inner
+    def __init__(self, inner: Any, size: int) -> None:
+        self._inner, self._left = inner, size
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        got = self._member.readinto(buffer)
+        got = self._inner.readinto(memoryview(buffer).cast("B")[: self._left]) if self._left else 0
+        if self._left and not got:
+            raise EOFError("it ends within a member")
+        self._left -= got
         while not got and isinstance(self._inner, _Bounded) and self._inner.read(STEP):
             pass
         return got
 
 
-class _Forward:
-    """What tarfile reads from: forward only, and no more at a time than a name may take."""
+class _Listed(io.RawIOBase):
+    """What zipfile reads from: the list of members at once, as an object for each."""
 
     def __init__(self, inner: Any) -> None:
-        self._inner, self._at = inner, 0
+        self._inner = inner
 
-    def tell(self) -> int:
-        return self._at
+    def readable(self) -> bool:
+        return True
 
-    def seek(self, place: int) -> int:
-        if place < self._at:
-            raise tarfile.ReadError("an entry lies before the one that it follows")
-        if isinstance(self._inner, io.FileIO):
-            self._at = self._inner.seek(place)
-        while self._at < place and self.read(min(STEP, place - self._at)):
-            pass
-        return self._at
+    def seekable(self) -> bool:
+        return True
 
-    def read(self, count: int) -> bytes:
-        if count > STEP:
-            raise tarfile.ReadError(f"the name of a member takes {count:,} bytes")
-        parts, left = [], count
-        while left > 0 and (part := self._inner.read(left)):
-            parts.append(part)
-            left -= len(part)
-        self._at += count - left
-        return b"".join(parts)
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        return self._inner.seek(place, whence)
+
+    def read(self, count: int = -1) -> bytes:
+        if not 0 <= count <= DIRECTORY:
+            raise ValueError(f"its list of members takes {count:,} bytes; up to {DIRECTORY:,} are read")
+        return self._inner.read(count)
 
 
 _UNPACK: dict[str, Callable[[Any, str], Any]] = {

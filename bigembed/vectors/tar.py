@@ -12,8 +12,10 @@ BLOCK = 512
 STEP = 1 << 20  # bytes passed over at a time
 HEADERS = 1 << 24  # bytes of all headers, up to the file that is meant
 TOLD = 1 << 16  # bytes in which a header tells of the next one
-REGULAR, SPARSE, LONG_NAME, PAX = b"0\0" + b"7", b"S", b"L", b"x"
+REGULAR, SPARSE = b"\x00" + b"07", b"S"
+LONG_NAME, TELLING = b"L", b"LxX"  # of the next entry
 WITHOUT_BYTES = b"123456"  # links, devices, folders, pipes
+HOLES = "a member has holes (is sparse), which is not read"
 
 
 class Header(NamedTuple):
@@ -55,20 +57,18 @@ def files(inner: Any) -> Iterator[tuple[str, int]]:
         if header is None:
             raise ValueError("what should be the header of an entry is none")
         name, size, used = header.name, header.size, used + BLOCK
-        if header.kind in (LONG_NAME, PAX):
+        if header.kind in TELLING:
             used += size
             if size > TOLD:
                 raise ValueError(f"the name of a member takes {size:,} bytes")
             content = _exactly(inner, size + -size % BLOCK)[:size]
             told |= {b"path": _text(content)} if header.kind == LONG_NAME else _pax(content)
         else:
-            name = told.get(b"path", name)
-            if b"size" in told:
-                size = int(told[b"size"])
-            if header.kind == SPARSE or any(key.startswith(b"GNU.sparse") for key in told):
-                raise ValueError("a member has holes (sparse)")
-            told = {}
+            if header.kind == SPARSE:
+                raise ValueError(HOLES)
+            name, size = told.get(b"path", name), int(told.get(b"size", size))
             size = 0 if header.kind in WITHOUT_BYTES else size
+            told = {}
             if header.kind in REGULAR and not name.endswith(b"/"):
                 yield name.decode("utf-8", "surrogateescape"), size
             _pass(inner, size + -size % BLOCK)
@@ -81,28 +81,28 @@ def _text(field: bytes) -> bytes:
 
 
 def _number(field: bytes) -> int | None:
-    """Return a number, in octal digits or (GNU's, for large ones) as it is in memory; None where it is none or negative."""
+    """Return a number, in octal digits or (GNU's, for large ones) as in memory; None where it is none, or negative."""
     if field[:1] == b"\x80":
         return int.from_bytes(field[1:], "big")
-    try:
-        return int(_text(field).strip() or b"0", 8)
-    except ValueError:
-        return None
+    digits = _text(field).strip(b" ") or b"0"
+    return None if digits.strip(b"01234567") else int(digits, 8)
 
 
 def _pax(content: bytes) -> dict[bytes, bytes]:
-    """Return records "length key=value\\n" by their keys: what is told of name, bytes and holes."""
+    """Return what records "length key=value\\n" tell of a name and of how many bytes, by their keys."""
     found, place = dict[bytes, bytes](), 0
     while place < len(content):
-        digits, _, _ = content[place : place + 8].partition(b" ")
-        if not digits.isdigit() or not (record := content[place : place + int(digits)]).endswith(b"\n"):
-            raise ValueError("what a header tells of the next one is damaged")
+        digits, space, _ = content[place : place + 9].partition(b" ")
+        length = int(digits) if digits.isdigit() else 0
+        record = content[place : place + length]
         key, _, value = record[len(digits) + 1 : -1].partition(b"=")
-        if key in (b"path", b"size") or key.startswith(b"GNU.sparse"):
+        if not space or len(record) < max(length, 1) or (key == b"size" and not value.isdigit()):
+            raise ValueError("what a header tells of the next one is damaged")
+        if key.startswith(b"GNU.sparse"):
+            raise ValueError(HOLES)
+        if key in (b"path", b"size"):
             found[key] = value
-        place += int(digits)
-    if not found.get(b"size", b"0").isdigit():
-        raise ValueError("what a header tells of the next one is damaged")
+        place += length
     return found
 
 
