@@ -1,5 +1,6 @@
 """The vectors of a run's table as a file of vectors is read: the same contract, so that one run may start another. No torch."""
 
+import os
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -41,6 +42,7 @@ def open_vectors(path: str, word_list: str | None = None, table: str | None = No
     UserError
         It cannot be read, is of no known format, or is a folder that holds no run.
     """
+    path = os.path.expanduser(path)
     folder = Path(path)
     if not folder.is_dir():
         if table is not None:

@@ -34,7 +34,7 @@ from bigembed.report import Report, say
 from bigembed.runtime import Runtime, start
 from bigembed.sharding.place import has_caches
 from bigembed.signals import Stop, Stopped
-from bigembed.starting import keep_starts, pull_back, start_from_vectors, thaw
+from bigembed.starting import keep_starts, pull_back, release, start_from_vectors, thaw
 from bigembed.stepping import Stepper, choose
 
 
@@ -151,6 +151,11 @@ def open_training(job: Job, folder: Path, data: Prepared, runtime: Runtime, stop
     steps = job.trainer.steps or job.trainer.epochs * steps_per_epoch(job, data)
     optimizers, identity = Optimizers(model, job, steps), run.identity(folder, job)
     moved = any(table.pretrained.pull or table.pretrained.freeze_steps for table in job.tables.values())
+    for name, table in job.tables.items():
+        if runtime.chief and (table.pretrained.freeze_steps or 0) >= steps:
+            say(
+                f"warning: tables.{name}.pretrained.freeze_steps is {table.pretrained.freeze_steps:,}, and the run has {steps:,} steps"
+            )
     pipeline = choose(job.trainer.pipeline, has_caches(model), moved, runtime)
     stepper, agreement = Stepper(model, optimizers, pipeline, runtime.device), Agreement(stop, runtime)
     saver = Saver(folder / run.CHECKPOINTS, runtime, job.trainer.save_memory_mib)
@@ -199,6 +204,7 @@ def begin(training: Training) -> None:
     keep_starts(job, model, optimizers)
     if job.grow is not None:
         told = load_grown(job, training.data.encoders, model, optimizers, training.runtime)
+        release(job, model, optimizers)
         before = physical(saved.load(Path(job.grow))).tables
         keep_starts(job, model, optimizers, {name for name, table in before.items() if table.pretrained.pull})
     if told is None and not any(table.pretrained.path for table in job.tables.values()):

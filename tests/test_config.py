@@ -1021,15 +1021,18 @@ def go_together(draw: st.DrawFn, table: schema.TableConfig, lane: int) -> None:
 def let_start(draw: st.DrawFn, table: schema.TableConfig, optimizer: schema.TableOptimizer) -> None:
     """Change those options of pretrained vectors that do not go with others."""
     pretrained = table.pretrained
-    if pretrained.path is None:
+    if not pretrained.path:
         table.pretrained = schema.PretrainedConfig()
         return
+    pretrained.others = [path for path in pretrained.others if path]
     if not pretrained.others or pretrained.dimension is schema.Mismatch.project:
         pretrained.join = schema.Join.in_order
     if pretrained.table is not None:
         pretrained.word_list = None
     if type(table) not in (VocabTable, SubwordTable):
         pretrained.vocabulary = schema.Vocabulary.data
+    if not isinstance(table, schema.TokenizerTable):
+        pretrained.fallback = [each for each in pretrained.fallback if each is not schema.Fallback.piece]
     ends = [schema.Fallback.mean, schema.Fallback.normal, schema.Fallback.zeros]
     if isinstance(table, VocabTable | SubwordTable | schema.TokenizerTable):
         forms = [each for each in dict.fromkeys(pretrained.fallback) if each not in ends]

@@ -67,6 +67,8 @@ REFUSED = {
     "vocab freeze=rows": "tables.word.pretrained.freeze goes with",
     "vocab freeze_steps=3": "tables.word.pretrained.freeze_steps goes with",
     "vocab pull=0.1": "tables.word.pretrained.pull goes with",
+    "vocab path=a \"others=['']\"": "one of the names is empty",
+    "vocab path=a fallback=[piece]": "tables.word.pretrained.fallback names piece, but only tokenizers",
     "vocab path=a.npy word_list=w table=t": "tables.word.pretrained.word_list is for a file of rows without words",
     "vocab path=a join=concatenated": "tables.word.pretrained.others is empty",
     "vocab path=a others=[b] join=concatenated dimension=project": "tables.word.pretrained.dimension=project is for",
@@ -131,7 +133,7 @@ def test_every_refusal_is_tried_and_every_option_without_a_path() -> None:
     tried = Counter(line for _, line in map(refusal_of, REFUSED))
     source = Path(check_pretrained.__file__).read_text().splitlines()
     raised = {number for number, line in enumerate(source, 1) if "raise UserError(" in line}
-    assert raised == tried.keys() and len(raised) == 14
+    assert raised == tried.keys() and len(raised) == 16
     without = [text.split()[1].partition("=")[0] for text in REFUSED if " path=" not in text]
     assert {"path", *without} == set(PretrainedConfig.__dataclass_fields__)
 

@@ -257,7 +257,7 @@ def reviews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path)
     write_reviews(tmp_path / "data")
     write_vectors(tmp_path / "v.vec", ["was", "Wonderful", "word1", "word2"], dim=8)
-    return ["coverage", "data=files", "data.path=data", "tables.text.dim=8", "tables.text.ngrams=1"]
+    return ["coverage", "data=files", "data.path=data", "tables.text.ngrams=1"]  # of any width
 
 
 def test_the_command_tells_writes_and_draws(
@@ -325,7 +325,6 @@ def test_only_tables_that_start_from_vectors_are_learned_and_told(reviews: list[
         (["tables.text.pretrained.path=v.vec", "-m"], "-m is for bigembed train"),
         (["tables.text.pretrained.path=v.vec", "hydra.run.dir=x"], "hydra.run.dir=x is for bigembed train"),
         (["tables.text.pretrained.path=v.vec", "out=no/such/folder"], "out=no/such/folder cannot be written"),
-        (["tables.text.pretrained.path=v.vec", "tables.text.dim=12"], "tables.text.dim=8"),
         (["tables.text.pretrained.path=data"], "holds no run"),
     ],
 )

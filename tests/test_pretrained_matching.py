@@ -220,3 +220,15 @@ def test_utf8_ends_where_unicode_does(edge):
 def test_hashes_of_no_words_are_none():
     assert len(hashes_of(pa.array([], pa.binary()))) == 0
     assert hashes_of(words("")).tolist() == hashes_of(bytes_of("")).tolist()
+
+
+def test_pieces_are_found_without_the_mark_of_a_space() -> None:
+    pieces = pa.array(["Ġthe", "▁cat", "s", "Ġ", "Ġfile", "##ing"])
+    matcher = Matcher(pieces, [Fallback.piece])
+    matcher.look(pa.array(["the", "cat", "s", "Ġfile", "file"]))
+    assert [matcher.names[way] for way in matcher.ways] == ["piece", "piece", "exact", "missing", "exact", "missing"]
+
+
+def test_lemmas_in_what_is_no_file_are_refused(tmp_path):
+    with pytest.raises(UserError, match="is no regular file"):
+        list(read_lemmas(str(tmp_path)))

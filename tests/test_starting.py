@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ranks import run_ranks
+from running import SMALL, bigembed
 
 KINDS = ["table_wise", "row_wise", "column_wise", "data_parallel", "table_row_wise", "table_column_wise", "grid"]
 ROWS, DIM = 37, 16
@@ -238,7 +239,7 @@ def bits(array: np.ndarray) -> np.ndarray:
         ("adagrad", 2, 1, KINDS[:4]),
         ("adagrad", 4, 2, KINDS[4:]),
         ("rowwise_adagrad", 1, 1, ["table_wise", "data_parallel"]),
-        ("rowwise_adagrad", 4, 2, ["row_wise", "table_row_wise"]),
+        pytest.param("rowwise_adagrad", 4, 2, ["row_wise", "table_row_wise"], marks=pytest.mark.slow),
     ],
 )
 def test_frozen_rows_stay_bit_for_bit_in_every_kind(
@@ -293,7 +294,9 @@ def test_a_table_has_its_own_learning_rate(vectors: tuple[Any, ...], tmp_path: P
     assert (wanted[5]["text"] != other[5]["text"]).any()
 
 
-@pytest.mark.parametrize(("world", "hosts", "kinds"), [(1, 1, ["table_wise"]), (2, 1, KINDS[:4]), (4, 2, KINDS[4:])])
+@pytest.mark.parametrize(
+    ("world", "hosts", "kinds"), [(2, 1, KINDS[:4]), pytest.param(4, 2, KINDS[4:], marks=pytest.mark.slow)]
+)
 def test_rows_are_pulled_back_to_their_start_in_every_kind(
     vectors: tuple[Any, ...], tmp_path: Path, world: int, hosts: int, kinds: list[str]
 ) -> None:
@@ -310,3 +313,71 @@ def test_rows_are_pulled_back_to_their_start_in_every_kind(
         wanted = free[16]["text"] + share * (start - free[16]["text"])
         np.testing.assert_allclose(pulled[16]["text"], wanted, rtol=1e-5, atol=1e-6)
         assert (free[16]["text"] != start).any(1).mean() > 0.5
+
+
+def run_with(folder: Path, name: str, *options: str) -> tuple[int, dict[str, np.ndarray]]:
+    """Train a small job in a folder; return the exit code and the arrays of the first checkpoint ("0") and of the last."""
+    code = bigembed("train", *SMALL, "trainer.epochs=1", "trainer.keep=9", *options, f"hydra.run.dir={folder / name}")
+    checkpoints = sorted((folder / name / "checkpoints").glob("step-*"))
+    found = {}
+    for key, checkpoint in (("0", checkpoints[0]), ("end", checkpoints[-1])) if checkpoints else ():
+        found |= {f"{key}.{path.stem}": np.load(path) for path in (checkpoint / "tables").glob("*.npy")}
+    return code, found
+
+
+def test_a_run_that_grows_freezes_what_it_says_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = f"tables.text.pretrained.path={tmp_path / 'vectors.txt'}"
+    assert run_with(tmp_path, "base")[0] == 0
+    assert bigembed("export", f"run={tmp_path / 'base'}", f"out={tmp_path / 'vectors.txt'}") == 0
+    freeze = "tables.text.pretrained.freeze"
+    code, frozen = run_with(tmp_path, "frozen", start, f"{freeze}=rows", "tables.text.pretrained.pull=0.5")
+    assert code == 0 and np.isinf(frozen["end.text.momentum1"]).sum() > 100
+    code, free = run_with(tmp_path, "free", f"grow={tmp_path / 'frozen'}", f"{freeze}=none")
+    given = np.isinf(frozen["end.text.momentum1"])
+    assert code == 0 and np.isfinite(free["0.text.momentum1"]).all()
+    assert (free["0.text.weight"][given] != free["end.text.weight"][given]).any(1).mean() > 0.5
+    np.testing.assert_array_equal(free["0.text.start"], frozen["end.text.start"])
+    code, kept = run_with(tmp_path, "kept", f"grow={tmp_path / 'frozen'}")
+    assert code == 0
+    np.testing.assert_array_equal(bits(kept["end.text.weight"][given]), bits(frozen["0.text.weight"][given]))
+    code, thawed = run_with(tmp_path, "thawed", start, f"{freeze}=rows", f"{freeze}_steps=3")
+    assert code == 0 and np.isfinite(thawed["end.text.momentum1"]).all()
+    capsys.readouterr()
+    code, _ = run_with(tmp_path, "again", f"grow={tmp_path / 'thawed'}", f"{freeze}_steps=null")
+    assert code == 2 and "freeze=rows keeps rows as a file gives them" in capsys.readouterr().err
+
+
+def test_a_file_that_loses_words_before_the_first_step_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bigembed import starting
+
+    path = tmp_path / "vectors.txt"
+    path.write_text("ba" + " 1" * 8 + "\nnot" + " 2" * 8 + "\n")
+    opened = starting.open_sources
+
+    def change(*arguments: Any) -> Any:
+        path.write_text("ba" + " 1" * 8 + "\nfox" + " 2" * 8 + "\n")
+        return opened(*arguments)
+
+    monkeypatch.setattr(starting, "open_sources", change)
+    options = [f"tables.text.pretrained.path={path}", "tables.text.pretrained.vocabulary=file"]
+    assert run_with(tmp_path, "run", *options)[0] == 2
+    assert "has changed since the words of table text were read: 1 of them" in capsys.readouterr().err
+
+
+def test_words_that_the_data_does_not_have_can_be_a_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "vectors.txt").write_text("alpha" + " 1" * 8 + "\nbeta" + " 2" * 8 + "\n")
+    options = [f"tables.text.pretrained.path={tmp_path / 'vectors.txt'}", "tables.text.pretrained.vocabulary=file"]
+    code, found = run_with(tmp_path, "run", *options)
+    assert code == 0 and found["0.text.weight"][1:3].tolist() == [[1] * 8, [2] * 8]
+
+
+def test_the_row_of_unknown_words_trains_also_in_a_copied_table(tmp_path: Path) -> None:
+    assert run_with(tmp_path, "base", "tables.text.max_size=50")[0] == 0
+    options = ["tables.text.max_size=50", f"tables.text.pretrained.path={tmp_path / 'base'}"]
+    code, found = run_with(tmp_path, "copy", *options, "tables.text.pretrained.freeze=rows")
+    frozen = np.isinf(found["end.text.momentum1"])
+    assert code == 0 and not frozen[0] and frozen[1:].all()
+    np.testing.assert_array_equal(bits(found["end.text.weight"][1:]), bits(found["0.text.weight"][1:]))
+    assert (found["end.text.weight"][0] != found["0.text.weight"][0]).any()

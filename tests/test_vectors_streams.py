@@ -69,6 +69,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
     "gz.zip": lambda data: zipped({"v.txt.gz": gzip.compress(data)}),
     "gz.tar.bz2": lambda data: bz2.compress(tarred({"v.txt.gz": gzip.compress(data)})),
 }
+SAMPLES = {kind: pack(BYTES) for kind, pack in PACKED.items()}  # once, as the time of day is in some
 
 
 @pytest.mark.parametrize("kind", PACKED)
@@ -83,10 +84,14 @@ def test_a_packed_file_gives_the_bytes_that_were_packed(tmp_path: Path, kind: st
     assert 0 < stream.consumed <= stream.size
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_every_way_of_packing_in_a_zip_is_read(tmp_path: Path, method: int) -> None:
-    (tmp_path / "v.zip").write_bytes(zipped({"v": BYTES}, method))
-    assert whole(open_stream(str(tmp_path / "v.zip"))) == BYTES
+def test_the_usual_ways_of_packing_in_a_zip_are_read_and_others_refused(tmp_path: Path) -> None:
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        (tmp_path / "v.zip").write_bytes(zipped({"v": BYTES}, method))
+        if method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            assert whole(open_stream(str(tmp_path / "v.zip"))) == BYTES
+        else:
+            with pytest.raises(UserError, match=rf"v.zip::v: is packed in a way that zips seldom are \({method}\)"):
+                open_stream(str(tmp_path / "v.zip"))
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -210,7 +215,7 @@ def test_a_packed_file_that_was_cut_is_refused_with_the_byte(tmp_path: Path, kin
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_packed_file_gives_its_bytes_or_is_refused(tmp_path: Path, kind: str, data: st.DataObject) -> None:
-    packed = bytearray(PACKED[kind](BYTES))
+    packed = bytearray(SAMPLES[kind])
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(packed) - 1))
         action = data.draw(st.sampled_from(["flip", "cut", "double", "zero", "ones"]))
@@ -264,7 +269,7 @@ def test_a_packed_file_that_bursts_is_refused(tmp_path: Path, monkeypatch: pytes
         "bz2": bz2.compress(zeros),
         "xz": lzma.compress(lzma.compress(zeros)),
         "zst": zst(zeros),
-        "zip": zipped({"v": zeros}, zipfile.ZIP_LZMA),
+        "zip": zipped({"v": zeros}),
         "tar": gzip.compress(gzip.compress(tarred({"v": zeros}))),
         "nothing": gzip.compress(gzip.compress(many)),
     }
@@ -288,8 +293,8 @@ def test_an_entry_of_a_tar_that_lies_before_itself_is_refused(tmp_path: Path) ->
     head[124:136] = b"\xff" * 10 + b"\xf8\x00"  # a size of -2048
     head[148:156] = b" " * 8
     head[148:156] = f"{sum(head):06o}\0 ".encode()
-    (tmp_path / "v.tar").write_bytes(bytes(head) + b"x" * 2048 + bytes(head))
-    with pytest.raises(UserError, match="an entry lies before"):
+    (tmp_path / "v.tar").write_bytes(tarred({"first": b"x"})[:1024] + bytes(head) + b"x" * 2048 + bytes(head))
+    with pytest.raises(UserError, match="what should be the header of an entry is none"):
         open_stream(str(tmp_path / "v.tar"))
 
 
@@ -306,9 +311,7 @@ def test_an_xz_that_asks_for_memory_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_zip_of_too_many_files_is_refused_before_they_are_listed(tmp_path: Path) -> None:
-    packed = bytearray(zipped({"v": b"v"}))
-    end = packed.rindex(b"PK\x05\x06")
-    packed[end + 12 : end + 16] = (1 << 30).to_bytes(4, "little")
+    packed = zipped({f"{number:0100}": b"" for number in range(9000)}, zipfile.ZIP_STORED)
     (tmp_path / "v.zip").write_bytes(packed)
     with pytest.raises(UserError, match="is a zip of so many files"):
         open_stream(str(tmp_path / "v.zip"))

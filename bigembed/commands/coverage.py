@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from functools import partial
@@ -15,7 +16,17 @@ from bigembed import growth
 from bigembed.commands.asked import write_asked
 from bigembed.config import compose
 from bigembed.config.arguments import parse
-from bigembed.config.schema import CoverageOptions, IdsTable, Job, SubwordTable, TextTable, VocabTable
+from bigembed.config.physical import LANE
+from bigembed.config.schema import (
+    CoverageOptions,
+    IdsTable,
+    Job,
+    Mismatch,
+    SubwordTable,
+    TableConfig,
+    TextTable,
+    VocabTable,
+)
 from bigembed.encoders import Crossed
 from bigembed.encoders.encoder import Encoder, in_order
 from bigembed.encoders.tokenizer import TokenizerEncoder
@@ -27,6 +38,7 @@ from bigembed.pretrained.coverage_picture import picture
 from bigembed.pretrained.measuring import measure
 from bigembed.pretrained.sources import open_sources
 from bigembed.report import say, telling
+from bigembed.vectors import Source
 
 OWN = tuple(f"{field.name}=" for field in fields(CoverageOptions))
 OF_TRAINING = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=")
@@ -58,6 +70,7 @@ def _tell(options: CoverageOptions, job: Job, folder: Path) -> None:
             f"{', '.join(job.tables)}"
         )
     sources = {name: open_sources(name, table) for name, table in tables.items()}  # first: a wrong path is told at once
+    tables = {name: _as_wide(table, sources[name]) for name, table in tables.items()}
     features = {name: feature for name, feature in job.features.items() if feature.table in tables}
     opened = open_job_data(replace(job, tables=tables, features=features, numbers={}), "train")
     found = []
@@ -66,6 +79,12 @@ def _tell(options: CoverageOptions, job: Job, folder: Path) -> None:
         found.append(measure(name, table, encoder, sources[name], _counted(opened, name, encoder), options.top))
         print(found[-1].text())
     _write(options, opened.rows, found)
+
+
+def _as_wide(table: TableConfig, sources: Sequence[Source]) -> TableConfig:
+    """Return a table that vectors of any width fit into: what they cover does not depend on it."""
+    width = sum(source.dim for source in sources)
+    return replace(table, dim=-(-width // LANE) * LANE, pretrained=replace(table.pretrained, dimension=Mismatch.pad))
 
 
 def _counted(opened: Opened, name: str, encoder: Encoder) -> Counted | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bigembed.commands.writing import WITH_NGRAMS, check_format, write_vectors
+from bigembed.commands.writing import WITH_NGRAMS, format_of, write_vectors
 from bigembed.config.arguments import parse
 from bigembed.config.schema import ExportOptions
 from bigembed.errors import UserError
@@ -16,15 +16,15 @@ def main(arguments: list[str]) -> int:
     options, others = parse(arguments, ExportOptions)
     if others:
         raise UserError(f"export takes no options of the job, but got {', '.join(others)}")
-    check_format(options.format)
+    form = format_of(options.format, options.out)
     source, out = RunSource(Path(options.run), options.table, options.checkpoint), Path(options.out)
-    if options.format == WITH_NGRAMS and source.ngrams is not None:
+    if form == WITH_NGRAMS and source.ngrams is not None:
         if options.words is not None:
             raise UserError("format=fasttext keeps all words of a table with n-grams; leave words out")
-        write_vectors(out, options.format, source.own_rows(), source.ngrams, source.ngram_rows())
+        write_vectors(out, form, source.own_rows(), source.ngrams, source.ngram_rows())
         return 0
     words = None if options.words is None else pa.array(_read_words(Path(options.words)), pa.string())
-    write_vectors(out, options.format, source.vectors(words))
+    write_vectors(out, form, source.vectors(words))
     return 0
 
 

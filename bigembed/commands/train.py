@@ -18,6 +18,7 @@ from bigembed.data.generated import best_accuracy
 from bigembed.errors import UserError
 from bigembed.examples import alone
 from bigembed.prepare import prepare
+from bigembed.pretrained.sources import check_sources
 from bigembed.report import say, told
 from bigembed.signals import Stopped, watch
 
@@ -80,6 +81,7 @@ def _begin(done: list[Done], auto: bool, ranks: "Ranks | None", job: Job, folder
     new = not (auto and (folder / saved.NAME).exists())
     if new:
         growth.check_growth(job, folder)
+        check_sources(job)
         run.claim(folder, job)
     else:
         _check_same(saved.load(folder), job, folder, "resume=auto")

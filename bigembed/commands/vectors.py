@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bigembed.commands.converting import convert
-from bigembed.commands.writing import check_format
+from bigembed.commands.writing import format_of
 from bigembed.config.arguments import parse
 from bigembed.config.schema import VectorsOptions
 from bigembed.errors import UserError
@@ -29,10 +29,10 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"vectors takes no options of a job, but got {', '.join(others)}")
     if options.words and options.out is not None:
         raise UserError("words= prints vectors and out= writes all of them; give one of the two")
-    check_format(options.format)
+    form = format_of(options.format, options.out)
     source = open_vectors(options.path, options.word_list, options.table)
     if options.out is not None:
-        convert(source, Path(options.out), options.format)
+        convert(source, Path(options.out), form)
     elif options.words:
         _print_vectors(source, options.words)
     else:

@@ -13,20 +13,24 @@ from bigembed.report import writing
 from bigembed.vectors import WRITERS, Ngrams, write_words
 from bigembed.vectors.blocks import Vectors, words_path
 
+BY_ENDING = {".npy": "numpy", ".safetensors": "safetensors", ".parquet": "parquet"}
 WITHOUT_WORDS = ("safetensors", "numpy")
 WITH_NGRAMS = "fasttext"  # the one format that keeps n-grams
 
 
-def check_format(form: str) -> None:
-    """Refuse a format that nothing writes.
+def format_of(form: str | None, out: str | None) -> str:
+    """Return the format that is asked for; where none is, by the ending of the file, else word2vec.
 
     Raises
     ------
     UserError
         With those that there are.
     """
+    if form is None:
+        return BY_ENDING.get(Path(out or "").suffix, "word2vec")
     if form not in WRITERS:
         raise UserError(f"there is no format '{form}'; known: {', '.join(WRITERS)}")
+    return form
 
 
 def check_out(out: Path) -> None:
@@ -77,7 +81,7 @@ def write_vectors(
         _write(words_path(out), write_words(vectors), None)
     extra = () if ngrams is None else (ngrams, ngram_rows)
     _write(out, WRITERS[form](vectors, *extra), tell)
-    print(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} numbers in {out}", file=sys.stderr)
+    print(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} numbers in {out} ({form})", file=sys.stderr)
     if ngrams is not None:
         print(f"and the rows of {ngrams.rows:,} buckets of n-grams", file=sys.stderr)
     if words_apart:

@@ -37,7 +37,7 @@ def check_pretrained(job: Job) -> None:
             _check_unused(path, pretrained)
             continue
         _check_files(path, pretrained)
-        _check_fallback(path, pretrained)
+        _check_fallback(path, table)
         _check_vocabulary(path, table)
         _check_width(path, table)
         _check_frozen(path, f"tables.{name}", table, job.optim.tables.kind)
@@ -52,6 +52,10 @@ def _check_unused(path: str, pretrained: PretrainedConfig) -> None:
 
 
 def _check_files(path: str, pretrained: PretrainedConfig) -> None:
+    if "" in (pretrained.path, *pretrained.others):
+        raise UserError(
+            f"{path}.path and {path}.others name files, but one of the names is empty; {path}.path=null is for no file"
+        )
     if pretrained.word_list is not None and pretrained.table is not None:
         raise UserError(
             f"{path}.word_list is for a file of rows without words, {path}.table for a run folder; leave one of them out"
@@ -65,8 +69,8 @@ def _check_files(path: str, pretrained: PretrainedConfig) -> None:
         )
 
 
-def _check_fallback(path: str, pretrained: PretrainedConfig) -> None:
-    fallback = pretrained.fallback
+def _check_fallback(path: str, table: TableConfig) -> None:
+    pretrained, fallback = table.pretrained, table.pretrained.fallback
     for number, each in enumerate(fallback):
         if each in fallback[:number]:
             raise UserError(f"{path}.fallback names {each.name} twice; name it once")
@@ -76,6 +80,8 @@ def _check_fallback(path: str, pretrained: PretrainedConfig) -> None:
                 f"{path}.fallback: {each.name} comes after {before[0].name}, which every word has, so that none gets "
                 f"there; name {before[0].name} last"
             )
+    if Fallback.piece in fallback and not isinstance(table, TokenizerTable):
+        raise UserError(f"{path}.fallback names piece, but only tokenizers cut words into pieces; leave it out")
     if (Fallback.lemma in fallback) != (pretrained.lemmas is not None):
         raise UserError(f"{path}.lemmas goes with the fall-back lemma, and {path}.fallback=[lemma] needs {path}.lemmas")
 

@@ -85,6 +85,7 @@ class Fallback(Enum):
     unicode = "unicode"
     digits = "digits"
     lemma = "lemma"
+    piece = "piece"
     subwords = "subwords"
     mean = "mean"
     normal = "normal"
@@ -332,8 +333,9 @@ class PretrainedConfig:
     fallback: list[Fallback] = option(
         lambda: [Fallback.subwords],
         "For words that the file does not have, in order: case (another case), unicode (another form: NFC, NFKC, without accents), "
-        "digits (each as 0 or #), lemma, subwords (put together of n-grams, where the file has them), mean (of the file), "
-        "normal (drawn with the file's mean and deviation), zeros. Words that are left start as the seed says.",
+        "digits (each as 0 or #), lemma, piece (a tokenizer's, without the mark Ġ or ▁ of a space before it), subwords (put together of "
+        "n-grams, where the file has them), mean (of the file), normal (drawn with its mean and deviation), zeros. What is left starts as "
+        "the seed says.",
     )
     lemmas: str | None = option(None, "For the fall-back lemma: a file of lines 'word lemma'.")
     dimension: Mismatch = option(
@@ -837,8 +839,10 @@ class ExportOptions:
 
     run: str = option(MISSING, "Run folder.")
     out: str = option(MISSING, "File to write.")
-    format: str = option(
-        "word2vec", "word2vec (text), word2vec-binary, glove, fasttext, safetensors, numpy or parquet."
+    format: str | None = option(
+        None,
+        "word2vec (text), word2vec-binary, glove, fasttext, safetensors, numpy or parquet; null: by the ending .npy, .safetensors or "
+        ".parquet of out, else word2vec.",
     )
     table: str | None = option(None, "Table to export; null: the only one.")
     words: str | None = option(
@@ -858,8 +862,10 @@ class VectorsOptions:
     table: str | None = option(None, "Table of the run that path names; null: the only one.")
     words: list[str] = option(list, "Words to print the vectors of; unseen ones too where the file has n-grams.")
     out: str | None = option(None, "File to write the vectors to.")
-    format: str = option(
-        "word2vec", "Of out: word2vec, word2vec-binary, glove, fasttext, safetensors, numpy or parquet."
+    format: str | None = option(
+        None,
+        "Of out: word2vec, word2vec-binary, glove, fasttext, safetensors, numpy or parquet; null: by the ending .npy, .safetensors or "
+        ".parquet, else word2vec.",
     )
 
 

@@ -56,7 +56,8 @@ def _check_table(path: str, before: TableConfig, after: TableConfig, drop: bool)
         )
     if isinstance(after, ManagedTable):
         raise UserError(f"{path} is a managed table, whose rows cannot be taken over into another run yet; {ANEW}")
-    if after.pretrained.freeze is Freeze.rows is not before.pretrained.freeze:
+    frozen = before.pretrained.freeze is Freeze.rows and before.pretrained.freeze_steps is None
+    if after.pretrained.freeze is Freeze.rows and not frozen:
         raise UserError(
             f"{path}.pretrained.freeze=rows keeps rows as a file gives them, but those of the run that is grown from have learned; use "
             f"freeze=table, or {ANEW}"

@@ -13,6 +13,7 @@ WAYS = {  # colours that can be told apart without seeing all colours; what no f
     "unicode": ("#009e73", "another Unicode form"),
     "digits": ("#a6d96a", "other digits"),
     "lemma": ("#cc79a7", "lemma"),
+    "piece": ("#8c6bb1", "piece"),
     "subwords": ("#e69f00", "put together of n-grams"),
     "mean": ("#8c8c8c", "not there: mean"),
     "normal": ("#a5a5a5", "not there: drawn"),

@@ -15,6 +15,7 @@ MEANS = {
     "unicode": "in another Unicode form",
     "digits": "with other digits",
     "lemma": "by its lemma",
+    "piece": "without the mark of a piece",
     "subwords": "put together of n-grams",
     "mean": "not there: mean of the file",
     "normal": "not there: drawn like the file",
@@ -41,7 +42,7 @@ def text(values: dict[str, Any]) -> str:
 def _ways(values: dict[str, Any]) -> Table:
     """Return the ways with words and, where something was counted, the running text."""
     kinds = {"words": values["words_covered"], "occurrences": values["text_covered"]}
-    kinds = {kind: share for kind, share in kinds.items() if values[kind]}
+    kinds = {kind: share for kind, share in kinds.items() if sum(values[kind].values())}
     table = _table_of("vector of the word", *(["words", "share", "running text", "share"][: 2 * len(kinds)]))
     for way in [way for way in MEANS if any(way in values[kind] for kind in kinds)]:
         cells = [(values[kind].get(way), sum(values[kind].values())) for kind in kinds]

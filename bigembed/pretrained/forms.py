@@ -19,7 +19,8 @@ def other_forms(words: pa.Array, fallback: Fallback) -> Iterator[tuple[np.ndarra
     """Yield words and forms of them that differ from the word and from its earlier forms.
 
     case: lower case, the first letter of the text upper, that of every word upper, all upper. unicode: NFC, NFD, NFKC, and
-    without accents: NFD less its marks, composed again. digits: every decimal digit as 0, as #. Each form is made of the word as it is.
+    without accents: NFD less its marks, composed again. digits: every decimal digit as 0, as #. piece: without the
+    mark of a piece that a space comes before. Each form is made of the word as it is.
 
     Parameters
     ----------
@@ -56,8 +57,10 @@ def read_lemmas(path: str) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
         The file cannot be read, or a line of it is none of these: naming it.
     """
     number = 1
+    if Path(path).exists() and not Path(path).is_file():
+        raise UserError(f"the file of lemmas {path} is no regular file; name one of lines 'word lemma'")
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with Path(path).open("rb") as file:
             while lines := file.readlines(_LINES):
                 text = pa.array(lines, pa.binary())
                 wrong = np.flatnonzero(~valid_utf8(text))
@@ -103,6 +106,8 @@ def _forms(words: pa.Array, fallback: Fallback) -> Iterator[pa.Array]:
     elif fallback is Fallback.digits:
         for digit in ("0", "#"):
             yield pc.replace_substring_regex(words, r"\p{Nd}", digit)
+    elif fallback is Fallback.piece:
+        yield pc.replace_substring_regex(words, r"^[Ġ▁](.+)$", r"\1")
 
 
 def valid_utf8(words: pa.Array) -> np.ndarray:

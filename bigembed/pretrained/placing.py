@@ -117,12 +117,14 @@ def copied_parts(table: TableConfig, encoder: Encoder, sources: Sequence[Source]
 
 
 def _copied(encoder: Encoder, source: Source, parts: Sequence[Any], placing: Placing, tell: Progress) -> Iterator[Step]:
-    """Yield the rows of all parts as they are."""
+    """Yield the rows of all parts as they are; those before the words', of unknown ones, do not count as given."""
     for number, array in enumerate(parts):
-        for some in slices(len(array), array.shape[1]):
-            vectors = np.asarray(array[some], np.float32)
-            yield Put(np.arange(some.start, some.stop), vectors, part=number)
-            tell(source, some.stop)
+        first = encoder.word_rows[0]
+        for offset, rows in ((0, array[:first]), (first, array[first:])):
+            for some in slices(len(rows), array.shape[1]):
+                vectors = np.asarray(rows[some], np.float32)
+                yield Put(offset + np.arange(some.start, some.stop), vectors, given=offset == first, part=number)
+                tell(source, offset + some.stop)
     words = encoder.words()
     placing.ways = None if words is None else np.zeros(len(words), np.uint8)
     placing.told = {} if words is not None else {"rows given": sum(len(array) for array in parts)}

@@ -1,11 +1,13 @@
 """The files of vectors that a table names, opened, and their words alone."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 
-from bigembed.config.schema import TableConfig
+from bigembed.config.schema import Job, TableConfig
 from bigembed.errors import UserError
+from bigembed.pretrained.fitting import places
 from bigembed.report import reading
 from bigembed.run_vectors import open_vectors
 from bigembed.vectors import Source
@@ -30,8 +32,24 @@ def open_sources(name: str, table: TableConfig) -> list[Source]:
     """
     pretrained = table.pretrained
     assert pretrained.path is not None
+    for option, path in (("path", pretrained.path), *(("others", path) for path in pretrained.others)):
+        if not (Path(path).exists() or Path(path.partition("::")[0]).exists()):
+            raise UserError(f"tables.{name}.pretrained.{option}: {path} does not exist")
     first = open_vectors(pretrained.path, pretrained.word_list, pretrained.table, name)
     return [first, *(open_vectors(path, own=name) for path in pretrained.others)]
+
+
+def check_sources(job: Job) -> None:
+    """Refuse, by the heads of the files alone, those that no table of a job can start from.
+
+    Raises
+    ------
+    UserError
+        A file cannot be read, is of no known format, or its vectors are of another width than the table.
+    """
+    for name, table in job.tables.items():
+        if table.pretrained.path is not None:
+            places(name, table, open_sources(name, table))
 
 
 def read_words(name: str, source: Source) -> Iterator[pa.BinaryArray]:

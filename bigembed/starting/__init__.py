@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed.checkpoint import Group
 from bigembed.config.physical import part_name, parts
-from bigembed.config.schema import Freeze, Job
+from bigembed.config.schema import Freeze, Job, Vocabulary
 from bigembed.encoders import Encoder
+from bigembed.errors import UserError
 from bigembed.optim import Optimizers
 from bigembed.pretrained import coverage
 from bigembed.pretrained.placing import Placing, place
@@ -19,10 +21,10 @@ from bigembed.report import reading, say
 from bigembed.runtime import Runtime
 from bigembed.sharding.rows import forget_caches, states, weights
 from bigembed.starting.held import Held
-from bigembed.starting.keeping import keep_starts, pull_back, thaw
+from bigembed.starting.keeping import keep_starts, pull_back, release, thaw
 from bigembed.starting.sharing import shared
 
-__all__ = ["keep_starts", "pull_back", "start_from_vectors", "thaw"]
+__all__ = ["keep_starts", "pull_back", "release", "start_from_vectors", "thaw"]
 
 
 def start_from_vectors(
@@ -91,3 +93,10 @@ def _steps(job: Job, name: str, encoder: Encoder, placings: list[Placing]) -> It
     )
     placings.append(placing)
     yield from placing.steps()
+    of_file = job.tables[name].pretrained.vocabulary is Vocabulary.file and job.grow is None
+    lost = int(np.count_nonzero(placing.ways)) if of_file and placing.ways is not None else 0
+    if lost:
+        raise UserError(
+            f"{sources[0].path} has changed since the words of table {name} were read: {lost:,} of them are not in it any more; put it "
+            "back, or begin a new run"
+        )

@@ -45,6 +45,17 @@ def pull_back(job: Job, model: DistributedModelParallel, optimizers: Optimizers,
     forget_caches(model)
 
 
+def release(job: Job, model: DistributedModelParallel, optimizers: Optimizers) -> None:
+    """Let rows train that were frozen in the run that this one grew from, where this one does not freeze rows."""
+    tables = physical(job).tables
+    for name, kept in states(model, optimizers).items():
+        if tables[name].pretrained.freeze is not Freeze.rows:
+            for state, shards in kept.items():
+                for shard in shards if state != START else ():
+                    local = shard.local.detach()
+                    local.masked_fill_(torch.isinf(local), 0.0)
+
+
 def thaw(job: Job, model: DistributedModelParallel, optimizers: Optimizers, step: int) -> None:
     """Let rows that were frozen for ``step`` steps train from here on, as if their optimizer began now."""
     due = {

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from bigembed.errors import UserError
 from bigembed.vectors.finite import WIDEST, first_not_finite
+from bigembed.vectors.shown import shown
 from bigembed.vectors.source import Block, Source
 from bigembed.vectors.streams import Stream
 from bigembed.vectors.word_lists import beside, open_list, words_of
@@ -29,8 +30,8 @@ class ArraySource(Source):
         numpy's name of its numbers, or "bfloat16".
     start : int
         The byte at which its numbers begin.
-    alone : bool
-        Whether nothing may come after them.
+    behind : int
+        Bytes that follow them.
     word_list : str or None
         The file of its words; None: what lies beside it, if any.
     details : dict of str to value
@@ -49,25 +50,27 @@ class ArraySource(Source):
         shape: tuple[int, ...],
         dtype: str,
         start: int,
-        alone: bool,
+        behind: int,
         word_list: str | None,
         details: dict[str, Any],
     ) -> None:
         self.path, self.size, self.format = stream.path, stream.size, form
         if len(shape) != 2 or not 1 <= shape[1] <= WIDEST:
-            raise UserError(f"{self.path} is an array of shape {shape}; vectors are wanted, (count, 1 to {WIDEST:,})")
+            raise UserError(
+                f"{self.path} is an array of shape {shown(shape)}; vectors are wanted, (count, 1 to {WIDEST:,})"
+            )
         self.count: int = shape[0]
         self.dim = shape[1]
-        self._stream, self._start, self._alone, self._bfloat16 = stream, start, alone, dtype == BFLOAT16
+        self._stream, self._start, self._behind, self._bfloat16 = stream, start, behind, dtype == BFLOAT16
         self._dtype = np.dtype("<u2" if self._bfloat16 else dtype)
         end = start + self.count * self.dim * self._dtype.itemsize
-        if end > stream.most:
+        if end + behind > stream.most:
             raise UserError(
                 f"{self.path} is to hold {self.count:,} vectors of {self.dim:,} numbers, up to byte {end:,}, but has "
                 f"{stream.size:,} bytes: it was cut, or its header is wrong"
             )
-        if alone and stream.file is not None and end < stream.size:
-            raise self._goes_on(end)
+        if stream.file is not None and end + behind < stream.size:
+            raise self._goes_on(end + behind)
         self._list = word_list or beside(stream)
         self.has_words = self._list is not None
         self._counted = self._list is not None and open_list(self._list, self.count, self.path)
@@ -98,7 +101,13 @@ class ArraySource(Source):
                     )
                 yield Block(first, words, rows)
                 first, place = first + count, place + numbers.nbytes
-            if self._alone and reader.read(1):
+            # To the end, even if nothing there is used: what the file is packed in has its checksum there.
+            place += reader.skip(self._behind)
+            if place < self._start + self._behind + self.count * self.dim * self._dtype.itemsize:
+                raise UserError(
+                    f"{self.path} ends at byte {place:,}, behind its vectors: it was cut, or its header is wrong"
+                )
+            if reader.read(1):
                 raise self._goes_on(place)
 
     def words(self) -> Iterator[pa.BinaryArray]:
@@ -120,7 +129,7 @@ class ArraySource(Source):
     def _as_float32(self, numbers: np.ndarray) -> np.ndarray:
         if self._bfloat16:
             return (numbers.astype(np.uint32) << 16).view(np.float32)
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite, and is refused
             return numbers.astype(np.float32, copy=False)
 
     def _goes_on(self, end: int) -> UserError:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from bigembed.errors import UserError
 from bigembed.vectors.array_source import BFLOAT16, ArraySource
 from bigembed.vectors.blocks import Vectors
+from bigembed.vectors.shown import shown
 from bigembed.vectors.source import Source
 from bigembed.vectors.streams import Stream
 
@@ -99,11 +101,11 @@ def open_npy(stream: Stream, word_list: str | None = None) -> Source:
     descr, by_columns, shape = _npy_header(stream.path, text)
     if not isinstance(descr, str) or not NPY_FLOATS.fullmatch(descr):
         raise UserError(
-            f"{stream.path} holds numbers of the type {str(descr)[:40]!r}; vectors are float16, float32 or float64: save it as one of these"
+            f"{stream.path} holds numbers of the type '{shown(descr)}'; vectors are float16, float32 or float64: save it as one of these"
         )
     if by_columns and len(shape) > 1:
         raise UserError(f"{stream.path} is stored column by column; save numpy.ascontiguousarray of the array")
-    return ArraySource(stream, "numpy", shape, descr, len(NPY_MAGIC) + 2 + wide + size, True, word_list, {})
+    return ArraySource(stream, "numpy", shape, descr, len(NPY_MAGIC) + 2 + wide + size, 0, word_list, {})
 
 
 def _npy_header(path: str, text: bytes) -> tuple[Any, bool, tuple[int, ...]]:
@@ -112,7 +114,7 @@ def _npy_header(path: str, text: bytes) -> tuple[Any, bool, tuple[int, ...]]:
         if b"\\" in text:  # which no header has, and Python warns of
             raise ValueError
         # Python 2 wrote an L behind large numbers.
-        header = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", text.decode("latin-1")).strip())
+        header = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", text.decode("latin-1")).strip(" \t\n"))
         descr, by_columns, shape = header["descr"], header["fortran_order"], header["shape"]
     except (ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError):
         descr, by_columns, shape = None, None, None
@@ -140,31 +142,35 @@ def open_safetensors(stream: Stream, word_list: str | None = None) -> Source:
     UserError
         When there is no such table, or more than one, or the file was cut or is damaged.
     """
-    tensors, start = _tensors(stream)
+    tensors, start, size = _tensors(stream)
     tables = [name for name, entry in tensors.items() if entry["dtype"] in TENSOR_FLOATS and len(entry["shape"]) == 2]
     chosen = tables if len(tables) == 1 else [name for name in tables if name in USUAL]
     if len(chosen) != 1:
-        known = [f"{name} ({entry['dtype']}, {entry['shape']})" for name, entry in tensors.items()]
-        said = "; ".join(known[:NAMED]) + ("; …" if len(known) > NAMED else "")
+        known = [
+            f"{shown(name)} ({shown(tensors[name]['dtype'])}, {shown(tensors[name]['shape'])})"
+            for name in islice(tensors, NAMED)
+        ]
+        said = "; ".join(known) + ("; …" if len(tensors) > NAMED else "")
         raise UserError(
             f"{stream.path} does not tell which tensor holds the vectors; save it alone, or as '{TENSOR}', with two dimensions of "
             f"F16, BF16, F32 or F64; there are: {said or 'none'}"
         )
     entry = tensors[chosen[0]]
+    begin, end = entry["data_offsets"]
     return ArraySource(
         stream,
         "safetensors",
         tuple(entry["shape"]),
         TENSOR_FLOATS[entry["dtype"]],
-        start + entry["data_offsets"][0],
-        False,
+        start + begin,
+        size - end,
         word_list,
         {"tensor": chosen[0]},
     )
 
 
-def _tensors(stream: Stream) -> tuple[dict[str, dict[str, Any]], int]:
-    """Return what the header says of every tensor, and the byte from which it counts their places."""
+def _tensors(stream: Stream) -> tuple[dict[str, dict[str, Any]], int, int]:
+    """Return what the header says of every tensor, the byte from which it counts their places, and the bytes of all."""
     with stream.open() as reader:
         size = int.from_bytes(reader.read(8), "little")
         if size > TENSORS_HEADER:
@@ -182,12 +188,13 @@ def _tensors(stream: Stream) -> tuple[dict[str, dict[str, Any]], int]:
         raise UserError(
             f"{stream.path}: the header of this safetensors file cannot be read; the file is damaged or was cut"
         )
-    end = 8 + size + _end_of(tensors, stream.path)
+    numbers = _end_of(tensors, stream.path)
+    end = 8 + size + numbers
     if end > stream.most or (stream.file is not None and end < stream.size):
         raise UserError(
             f"{stream.path}: its header says that it ends at byte {end:,}, but it has {stream.size:,}: it was cut, or is damaged"
         )
-    return tensors, 8 + size
+    return tensors, 8 + size, numbers
 
 
 def _is_tensor(entry: Any) -> bool:

@@ -106,6 +106,16 @@ class Cursor:
         self._held = self._held[held:]
         self._moved(held + self._reader.skip(count - held), count, what)
 
+    def finish(self) -> None:
+        """Read what is left, if it is packed: the checksum is at its end.
+
+        Raises
+        ------
+        UserError
+            It is damaged.
+        """
+        self._reader.finish()
+
     def _moved(self, by: int, wanted: int, what: str) -> None:
         self.position += by
         if by < wanted:

@@ -23,6 +23,7 @@ from bigembed.vectors.finite import WIDEST, first_not_finite
 from bigembed.vectors.quantised import Quantised, open_quantised
 from bigembed.vectors.source import Block, Ngrams, Source
 from bigembed.vectors.streams import Stream
+from bigembed.vectors.word2vec import binary_array
 
 MAGIC = 793712314
 VERSIONS = (11, 12)
@@ -91,6 +92,7 @@ class Dense:
                 rows = np.empty((len(part), self.dim), np.float32)
                 cursor.fill(rows, f"the rows {part.start:,} to {part.stop - 1:,}")
                 yield rows
+            cursor.finish()
 
 
 def begins(head: bytes, stream: Stream) -> bool:
@@ -130,7 +132,7 @@ def open_fasttext(stream: Stream, word_list: str | None = None) -> Source:
         header = _header(cursor)
         dictionary = _dictionary(cursor, header)
         places = _places(cursor, header)
-        quantised = header.version is not None and _flag(cursor, "which says whether the vectors are quantised,")
+        quantised = header.version is not None and _flag(cursor, "which says whether the vectors are quantised")
         matrix = open_quantised(cursor, header.rows, header.dim) if quantised else _dense(cursor, header)
         _check_output(cursor, header, matrix, stream)
     return FastTextSource(stream, header, dictionary, places, matrix)
@@ -240,7 +242,7 @@ def _check(path: str, header: Header, size: int) -> None:
         f"the loss {header.loss}": header.loss not in LOSSES,
         f"the model {header.model}": header.model not in MODELS,
         f"{header.buckets:,} buckets": header.buckets < 0,
-        lengths: header.min_n < 0 or not 0 <= header.max_n <= LONGEST_NGRAM,
+        lengths: not 0 <= header.min_n <= LONGEST_NGRAM or not (header.max_n == 0 or header.min_n <= header.max_n <= LONGEST_NGRAM),
         f"{size:,} entries, {header.words:,} words and {header.labels:,} labels": (
             min(header.words, header.labels) < 0 or size != header.words + header.labels
         ),
@@ -262,7 +264,8 @@ def _dictionary(cursor: Cursor, header: Header) -> pa.BinaryArray:
     UserError
         An entry is too long, or is not of the kind that it should be; or the file ends before.
     """
-    done, size, letters_before, chunks, rest = 0, header.words + header.labels, 0, [pa.array([], pa.binary())], b""
+    done, size, rest = 0, header.words + header.labels, b""
+    ends, texts, written = np.zeros(header.words + 1, np.int32), [np.empty(0, np.uint8)], 0
     while done < size:
         more = cursor.some(CHUNK)
         data = np.frombuffer(rest + more, np.uint8)
@@ -277,15 +280,14 @@ def _dictionary(cursor: Cursor, header: Header) -> pa.BinaryArray:
         if not more:
             raise UserError(f"{where} is cut off by the file's end; take another copy")
         of_words = min(header.words - done, found) if done < header.words else 0
-        used = int(offsets[of_words])
-        letters_before += used
-        if letters_before > MOST_LETTERS:
+        ends[done + 1 : done + of_words + 1] = offsets[1 : of_words + 1] + np.int32(written)
+        texts.append(letters[: offsets[of_words]].copy())
+        written += len(texts[-1])
+        if written > MOST_LETTERS:
             raise UserError(f"{where} ends words of more than {MOST_LETTERS:,} bytes, which is too much for memory")
-        words = [None, pa.py_buffer(offsets[: of_words + 1].copy()), pa.py_buffer(letters[:used].copy())]
-        chunks.append(pa.BinaryArray.from_buffers(pa.binary(), of_words, words))
         done, rest = done + found, data[end:].tobytes()
     cursor.put_back(rest)
-    return pa.concat_arrays(chunks)
+    return binary_array(np.concatenate(texts), ends)
 
 
 @numba.njit(nogil=True, cache=True)

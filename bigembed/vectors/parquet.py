@@ -13,6 +13,7 @@ from bigembed.errors import UserError
 from bigembed.vectors.blocks import Vectors
 from bigembed.vectors.finite import WIDEST, first_not_finite
 from bigembed.vectors.parquet_columns import Columns, is_text
+from bigembed.vectors.shown import shown
 from bigembed.vectors.source import Block, Source
 from bigembed.vectors.streams import Stream
 
@@ -178,7 +179,7 @@ def _choose(schema: pa.Schema, path: str) -> tuple[str | None, list[str]]:
     numbers = lists or [field.name for field in schema if pa.types.is_floating(field.type)]
     clear = len(words) < 2 and len(lists) < 2 and numbers
     if not clear or len({*words, *numbers}) < len(words) + len(numbers):
-        said = ", ".join(f"{field.name} ({field.type})" for field in list(schema)[:NAMED])
+        said = ", ".join(f"{shown(field.name)} ({shown(field.type)})" for field in list(schema)[:NAMED])
         said += ", …" if len(schema) > NAMED else ""
         raise UserError(
             f"{path} does not tell which columns are meant; give it one of text, '{WORD}', and one of lists of floats, '{VECTOR}', or "

@@ -3,6 +3,7 @@
 import tempfile
 from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import pyarrow.parquet as pq
 
 from bigembed.errors import UserError
 from bigembed.vectors.parquet_pages import look_at, row_groups
+from bigembed.vectors.shown import shown
 from bigembed.vectors.word2vec import LONGEST
 
 # Of a page unpacked, and of the words of a row group; most programs write pages of 1 MB, DuckDB up to 100.
 LARGEST = 1 << 27
 BUFFER = 1 << 20  # bytes of a column in the file read at once
-BLOCK_WORD_BYTES = 1 << 26  # of the words of a block
+BLOCK_WORD_BYTES = 1 << 24  # of the words of a block
 FREE, GROWTH = 1 << 26, 32  # bytes of numbers that a file may hold: these, or so many times its own
 TOGETHER = 8  # columns of a number each that are read at once; their pages may take some megabytes each
 
@@ -50,6 +52,7 @@ class Columns:
         with disk.open("rb", buffering=0) as file:
             groups = row_groups(file, path)
         self.groups, self._chunks = [rows for rows, _ in groups], [chunks for _, chunks in groups]
+        self._firsts = list(accumulate(self.groups, initial=0))
         try:
             file = pa.OSFile(str(disk))
             footer = pq.read_metadata(file)
@@ -81,7 +84,9 @@ class Columns:
                 values, _, packed = self._pages(name, group, LARGEST // min(len(names), TOGETHER))
                 width = values // rows if width is None else width
                 if values != width * rows:
-                    raise UserError(f"{self.path}: the rows of column '{name}' differ in width, or some are missing")
+                    raise UserError(
+                        f"{self.path}: the rows of column '{shown(name)}' differ in width, or some are missing"
+                    )
                 numbers, bytes_of_all = numbers + values, bytes_of_all + packed
         if 4 * numbers > max(FREE, GROWTH * bytes_of_all):
             raise UserError(
@@ -95,7 +100,7 @@ class Columns:
         for group, rows in enumerate(self.groups):
             values, unpacked, _ = self._pages(name, group, LARGEST) if rows else (0, 0, 0)
             if values != rows:
-                raise self._damaged(f"column '{name}' has {values:,} words for {rows:,} rows")
+                raise self._damaged(f"column '{shown(name)}' has {values:,} words for {rows:,} rows")
             if unpacked > LARGEST:
                 raise UserError(
                     f"{self.path}: the words of a row group take {unpacked:,} bytes, more than the {LARGEST:,} that are read "
@@ -111,7 +116,7 @@ class Columns:
 
     def words(self, name: str, group: int, size: int) -> Iterator[pa.BinaryArray]:
         """Yield the words of a row group, ``size`` at a time."""
-        first = sum(self.groups[:group])
+        first = self._firsts[group]
         waiting, held = list[pa.BinaryArray](), 0
         for (column,) in self._batches(self._file, [name], group, size):
             words = self._as_binary(column, first)
@@ -127,7 +132,7 @@ class Columns:
 
     def lists(self, name: str, group: int, size: int, width: int) -> Iterator[np.ndarray]:
         """Yield the lists of a row group as float32 of shape (``size``, ``width``), the last with fewer rows."""
-        first = sum(self.groups[:group])
+        first = self._firsts[group]
         for (column,) in self._batches(self._file, [name], group, size):
             if column.null_count or column.flatten().null_count:
                 raise UserError(
@@ -151,7 +156,7 @@ class Columns:
         temporary file holds the row group until all are.
         """
         rows, width = self.groups[group], len(names)
-        first = sum(self.groups[:group])
+        first = self._firsts[group]
         with tempfile.TemporaryFile() as spool:
             for left in range(0, width, TOGETHER):
                 done = 0
@@ -208,7 +213,7 @@ class Columns:
         found += [leaf for path, leaf in self._leaves[below : below + 2] if path.startswith(f"{name}.")]
         if len(found) != 1:
             raise UserError(
-                f"{self.path}: there are several columns by the name '{name}', or below it; give them other names"
+                f"{self.path}: there are several columns by the name '{shown(name)}', or below it; give them other names"
             )
         return found[0]
 
@@ -225,12 +230,12 @@ class Columns:
         return words
 
     def _damaged(self, reason: Any) -> UserError:
-        said = " ".join(str(reason).split())[:200].rstrip(".")
+        said = shown(" ".join(str(reason).split()), 200).rstrip(".").replace(". ", "; ")
         return UserError(f"{self.path}: cannot be read as Parquet: {said}; the file is damaged, or was cut")
 
 
 def _as_float32(column: pa.Array) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite, and is refused
         return _numbers(column).astype(np.float32)
 
 

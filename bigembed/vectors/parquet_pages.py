@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from bigembed.errors import UserError
 
-FOOTER = 1 << 24  # bytes
+FOOTER = 1 << 21  # bytes; as objects, theirs and ours, they take up to a hundred times as much
 DEEPEST = 8  # structs and lists in one another
 HEADERS = (1 << 9, 1 << 17)  # bytes read for the header of a page: at first, and if they do not hold it
 ROW_GROUPS, ROWS, COLUMNS, ABOUT = 4, 3, 1, 3  # fields of FileMetaData, RowGroup (twice), ColumnChunk
@@ -61,7 +61,10 @@ def row_groups(file: BinaryIO, path: str) -> list[tuple[int, list[Chunk]]]:
     if file.read(4) != b"PAR1" or length > size - 12:
         raise UserError(f"{path}: does not end as a Parquet file of {size:,} bytes does; it was cut, or is damaged")
     if length > FOOTER:
-        raise UserError(f"{path}: its list of columns takes {length:,} bytes; up to {FOOTER:,} are read")
+        raise UserError(
+            f"{path}: its list of columns takes {length:,} bytes, and up to {FOOTER:,} are read; write it with larger row groups, or "
+            f"with the vectors in one column of lists"
+        )
     file.seek(size - 8 - length)
     data = file.read(length)
     groups = list[tuple[int, list[Chunk]]]()

@@ -73,6 +73,7 @@ class Quantised:
                     with np.errstate(over="ignore"):  # whoever takes the rows looks whether they are finite
                         rows *= self.norms[lengths][:, None]
                 yield rows
+            cursor.finish()
 
     def _decode(self, codes: np.ndarray) -> np.ndarray:
         rows, column = np.empty((len(codes), self.dim), np.float32), 0

@@ -9,7 +9,7 @@ import lzma
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,15 @@ import pyarrow as pa
 
 from bigembed.errors import UserError
 from bigembed.vectors import tar
+from bigembed.vectors.shown import shown
 
 STEP = 1 << 20  # bytes asked for at a time
 FREE = 256 << 20  # what any packed file may hold
 GROWTH = 300  # times its size on the disk that it may hold beyond that; text of numbers packs to a third
 DEEPEST = 4  # a tar in a zip is two
+NAME = 200  # characters of a member's name in a message
+XZ_STEP = 1 << 16
+XZ_PARTS = 1 << 12
 XZ_MEMORY = 160 << 20  # xz -9 takes 65 MiB
 DIRECTORY = 1 << 20  # bytes of a zip's list of members
 
@@ -179,8 +183,7 @@ class Reader:
         except UserError:
             raise
         except Exception as error:
-            reason = str(getattr(error, "strerror", None) or error or type(error).__name__)[:100].rstrip(".")
-            reason = _printable(reason)
+            reason = shown(getattr(error, "strerror", None) or str(error) or type(error).__name__, 100).rstrip(".")
             if packed is None or self._file is None:
                 raise UserError(f"{stream.path}: cannot be read: {reason}") from None
             byte = self._file.tell()
@@ -218,7 +221,7 @@ def open_stream(path: str) -> Stream:
         chosen = ""
         if kind in ("zip", "tar"):
             chosen, member = _choose(stream, kind, member), ""
-            stream.path = f"{disk}::{_printable(chosen)}"
+            stream.path = f"{disk}::{shown(chosen, NAME)}"
         stream.layers += ((kind, chosen),)
     raise UserError(f"{path}: is packed more than {DEEPEST} times over; unpack it first")
 
@@ -257,14 +260,9 @@ def _choose(stream: Stream, kind: str, member: str) -> str:
         return files[0]
     if not files:
         raise UserError(f"{stream.path}: is an archive without files")
-    named = ", ".join(map(_printable, files[:10])) + (", …" if len(files) > 10 else "")
+    named = ", ".join(shown(name, NAME) for name in files[:10]) + (", …" if len(files) > 10 else "")
     wrong = f"has no member {member!r}" if member else f"is an archive of {len(files)} files"
     raise UserError(f"{stream.path}: {wrong}; name one of them as {stream.disk}::MEMBER: {named}")
-
-
-def _printable(name: str) -> str:
-    """Return a member's name as a message can have it: an archive may put anything there."""
-    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _beside(name: str) -> bool:
@@ -280,22 +278,26 @@ def _names(kind: str, inner: Any, member: str) -> list[str]:
     if kind == "zip":
         return [info.filename for info in _zip(inner).infolist() if not info.is_dir()]
     names = []
-    for name, _ in tar.files(inner):
+    for name, _ in tar.files(inner, _path(inner)):
         names.append(name)
         if name == member:
             break
     return names
 
 
+def _path(inner: Any) -> str:
+    return inner.stream.path if isinstance(inner, _Bounded) else inner.name
+
+
 def _zip(inner: Any) -> zipfile.ZipFile:
     if isinstance(inner, _Bounded):
         raise UserError(f"{inner.stream.path}: is a zip inside of another archive; unpack the outer one first")
-    return zipfile.ZipFile(_Listed(inner))  # type: ignore[arg-type]
+    return zipfile.ZipFile(_Listed(inner))
 
 
 def _unzip(inner: Any, member: str) -> Any:
     archive = _zip(inner)
-    info, where = archive.getinfo(member), f"{inner.name}::{_printable(member)}"
+    info, where = archive.getinfo(member), f"{inner.name}::{shown(member, NAME)}"
     if info.flag_bits & 1:
         raise UserError(f"{where}: is encrypted; unpack it first")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -305,7 +307,7 @@ def _unzip(inner: Any, member: str) -> Any:
 
 
 def _untar(inner: Any, member: str) -> Any:
-    for name, size in tar.files(inner):
+    for name, size in tar.files(inner, _path(inner)):
         if name == member:
             return _Member(inner, size)
     raise ValueError(f"{member!r} is no longer in it")
@@ -316,13 +318,20 @@ def _arrow(codec: str) -> Callable[[Any, str], Any]:
 
 
 class _Xz(io.RawIOBase):
-    """The unpacked bytes of an xz file; lzma.LZMAFile takes whatever memory the file asks for."""
+    """The unpacked bytes of an xz file; lzma.LZMAFile takes whatever memory the file asks for.
+
+    Several of them may follow one another, with zeros between.
+    """
 
     def __init__(self, inner: Any) -> None:
-        self._inner, self._unpacker = inner, self._fresh()
+        self._inner, self._packed, self._parts = inner, inner.read(XZ_STEP), 0
+        self._next()
 
-    def _fresh(self) -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
+    def _next(self) -> None:
+        self._unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
+        self._parts += 1
+        if self._parts > XZ_PARTS:
+            raise ValueError(f"it is more than {XZ_PARTS:,} of them in one")
 
     def readable(self) -> bool:
         return True
@@ -330,18 +339,20 @@ class _Xz(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         while True:
-            if self._unpacker.eof:  # several of them may follow one another, with zeros between
-                rest = self._unpacker.unused_data or self._inner.read(STEP)
-                while rest and not rest.strip(b"\0"):
-                    rest = self._inner.read(STEP)
-                if not rest:
-                    return 0
-                self._unpacker, packed = self._fresh(), rest.lstrip(b"\0")
-            else:
-                packed = self._inner.read(STEP) if self._unpacker.needs_input else b""
-                if not packed and self._unpacker.needs_input:
+            if self._unpacker.eof:
+                self._packed = self._unpacker.unused_data.lstrip(b"\0")
+                while not self._packed:
+                    packed = self._inner.read(XZ_STEP)
+                    if not packed:
+                        return 0
+                    self._packed = packed.lstrip(b"\0")
+                self._next()
+            elif self._unpacker.needs_input and not self._packed:
+                self._packed = self._inner.read(XZ_STEP)
+                if not self._packed:
                     raise EOFError("it ends before its end mark")
-            data = self._unpacker.decompress(packed, len(view))
+            data = self._unpacker.decompress(self._packed, len(view))
+            self._packed = b""
             if data:
                 view[: len(data)] = data
                 return len(data)
@@ -403,9 +414,12 @@ class _Listed(io.RawIOBase):
         return self._inner.seek(place, whence)
 
     def read(self, count: int = -1) -> bytes:
-        if not 0 <= count <= DIRECTORY:
-            raise ValueError(f"its list of members takes {count:,} bytes; up to {DIRECTORY:,} are read")
-        return self._inner.read(count)
+        data = self._inner.read(min(count, DIRECTORY + 1) if count >= 0 else DIRECTORY + 1)
+        if len(data) > DIRECTORY:
+            raise UserError(
+                f"{self._inner.name}: is a zip of so many files that only an unpacked one can be read; unpack it"
+            )
+        return data
 
 
 _UNPACK: dict[str, Callable[[Any, str], Any]] = {

@@ -8,6 +8,9 @@ header of the kind x (POSIX.1-2001, "pax") or L (GNU) tells in the bytes behind 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from bigembed.errors import UserError
+from bigembed.vectors.shown import shown
+
 BLOCK = 512
 STEP = 1 << 20  # bytes passed over at a time
 HEADERS = 1 << 24  # bytes of all headers, up to the file that is meant
@@ -15,7 +18,7 @@ TOLD = 1 << 16  # bytes in which a header tells of the next one
 REGULAR, SPARSE = b"\x00" + b"07", b"S"
 LONG_NAME, TELLING = b"L", b"LxX"  # of the next entry
 WITHOUT_BYTES = b"123456"  # links, devices, folders, pipes
-HOLES = "a member has holes (is sparse), which is not read"
+HOLES = b"GNU.sparse"
 
 
 class Header(NamedTuple):
@@ -38,18 +41,22 @@ def header_of(block: bytes) -> Header | None:
     return Header(prefix + b"/" + name if prefix else name, size, kind)
 
 
-def files(inner: Any) -> Iterator[tuple[str, int]]:
+def files(inner: Any, path: str) -> Iterator[tuple[str, int]]:
     """Yield name and bytes of every file; ``inner`` then stands at its first byte, from where nobody else may move it.
 
     Parameters
     ----------
     inner : file
         Stands at the first header; is read, and where it is a plain file moved, forward alone.
+    path : str
+        What messages call it.
 
     Raises
     ------
     ValueError
-        An entry is damaged, cut off, of a kind that is not read, or there are too many of them.
+        An entry is damaged or cut off.
+    UserError
+        There are too many entries, or a file has holes.
     """
     told, used = dict[bytes, bytes](), 0
     while (block := _exactly(inner, BLOCK, True)) and block.strip(b"\0"):
@@ -64,8 +71,10 @@ def files(inner: Any) -> Iterator[tuple[str, int]]:
             content = _exactly(inner, size + -size % BLOCK)[:size]
             told |= {b"path": _text(content)} if header.kind == LONG_NAME else _pax(content)
         else:
-            if header.kind == SPARSE:
-                raise ValueError(HOLES)
+            if header.kind == SPARSE or HOLES in told:
+                raise UserError(
+                    f"{path}: {shown(name.decode('utf-8', 'replace'))} is stored with holes (sparse); unpack it first"
+                )
             name, size = told.get(b"path", name), int(told.get(b"size", size))
             size = 0 if header.kind in WITHOUT_BYTES else size
             told = {}
@@ -73,7 +82,7 @@ def files(inner: Any) -> Iterator[tuple[str, int]]:
                 yield name.decode("utf-8", "surrogateescape"), size
             _pass(inner, size + -size % BLOCK)
         if used > HEADERS:
-            raise ValueError(f"the names of its members take more than {HEADERS:,} bytes")
+            raise UserError(f"{path}: is a tar of so many files that only an unpacked one can be read; unpack it")
 
 
 def _text(field: bytes) -> bytes:
@@ -89,7 +98,7 @@ def _number(field: bytes) -> int | None:
 
 
 def _pax(content: bytes) -> dict[bytes, bytes]:
-    """Return what records "length key=value\\n" tell of a name and of how many bytes, by their keys."""
+    """Return what lines "length key=value" tell of a name, of how many bytes, and of holes."""
     found, place = dict[bytes, bytes](), 0
     while place < len(content):
         digits, space, _ = content[place : place + 9].partition(b" ")
@@ -98,10 +107,10 @@ def _pax(content: bytes) -> dict[bytes, bytes]:
         key, _, value = record[len(digits) + 1 : -1].partition(b"=")
         if not space or len(record) < max(length, 1) or (key == b"size" and not value.isdigit()):
             raise ValueError("what a header tells of the next one is damaged")
-        if key.startswith(b"GNU.sparse"):
-            raise ValueError(HOLES)
         if key in (b"path", b"size"):
             found[key] = value
+        elif key.startswith(HOLES):
+            found[HOLES] = value
         place += length
     return found
 
