@@ -100,13 +100,24 @@ def _window(shard: Shard, column: int, width: int) -> tuple[slice, slice]:
 def _put_into(target: torch.Tensor, places: np.ndarray, vectors: np.ndarray) -> None:
     """Overwrite the rows ``places`` of ``target`` that it has; of equal ones the last counts."""
     if target.device.type == "cpu" and target.dtype == torch.float32:
-        _in_threads(_put_rows, target.numpy(), places, vectors)
+        if len(places) and np.array_equal(places, np.arange(places[0], places[0] + len(places))):
+            _put_run(target.numpy(), int(places[0]), len(places), vectors)
+        else:
+            _in_threads(_put_rows, target.numpy(), places, vectors)
         return
     _, last = np.unique(places[::-1], return_index=True)  # a device writes equal ones in any order
     chosen = len(places) - 1 - last
     chosen = chosen[(places[chosen] >= 0) & (places[chosen] < len(target))]
     found = torch.from_numpy(vectors[chosen] if len(vectors) > 1 else np.ascontiguousarray(vectors))
     target[torch.from_numpy(places[chosen]).to(target.device)] = found.to(target.device, target.dtype) + 0.0
+
+
+def _put_run(target: np.ndarray, first: int, count: int, vectors: np.ndarray) -> None:
+    """Overwrite ``count`` rows from ``first`` on, of which ``target`` has some."""
+    begin, end = max(first, 0), min(first + count, len(target))
+    if begin < end:
+        given = vectors if len(vectors) == 1 else vectors[begin - first : end - first]
+        np.add(given, np.float32(0), out=target[begin:end])
 
 
 def _add_to(
@@ -136,10 +147,10 @@ def _in_threads(kernel: numba.core.dispatcher.Dispatcher, target: np.ndarray, *o
 def _put_rows(target: np.ndarray, begin: int, end: int, places: np.ndarray, vectors: np.ndarray) -> None:
     single = len(vectors) == 1
     for i in range(len(places)):
-        if begin <= places[i] < end:
-            row, vector = target[places[i]], vectors[0 if single else i]
-            for k in range(len(row)):
-                row[k] = vector[k] + np.float32(0)
+        row, vector = places[i], 0 if single else i
+        if begin <= row < end:
+            for k in range(target.shape[1]):
+                target[row, k] = vectors[vector, k] + np.float32(0)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -153,7 +164,7 @@ def _add_rows(
     vectors: np.ndarray,
 ) -> None:
     for i in range(len(places)):
-        if begin <= places[i] < end:
-            row, vector, weight = target[places[i]], vectors[sources[i]], weights[i]
-            for k in range(len(row)):
-                row[k] += weight * vector[k]
+        row, vector, weight = places[i], sources[i], weights[i]
+        if begin <= row < end:
+            for k in range(target.shape[1]):
+                target[row, k] += weight * vectors[vector, k]

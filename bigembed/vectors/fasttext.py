@@ -242,7 +242,8 @@ def _check(path: str, header: Header, size: int) -> None:
         f"the loss {header.loss}": header.loss not in LOSSES,
         f"the model {header.model}": header.model not in MODELS,
         f"{header.buckets:,} buckets": header.buckets < 0,
-        lengths: not 0 <= header.min_n <= LONGEST_NGRAM or not (header.max_n == 0 or header.min_n <= header.max_n <= LONGEST_NGRAM),
+        lengths: not 0 <= header.min_n <= LONGEST_NGRAM
+        or not (header.max_n == 0 or header.min_n <= header.max_n <= LONGEST_NGRAM),
         f"{size:,} entries, {header.words:,} words and {header.labels:,} labels": (
             min(header.words, header.labels) < 0 or size != header.words + header.labels
         ),

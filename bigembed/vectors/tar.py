@@ -73,7 +73,7 @@ def files(inner: Any, path: str) -> Iterator[tuple[str, int]]:
         else:
             if header.kind == SPARSE or HOLES in told:
                 raise UserError(
-                    f"{path}: {shown(name.decode('utf-8', 'replace'))} is stored with holes (sparse); unpack it first"
+                    f"{path}: its member '{shown(name.decode(errors='replace'))}' is stored with holes (sparse); unpack it first"
                 )
             name, size = told.get(b"path", name), int(told.get(b"size", size))
             size = 0 if header.kind in WITHOUT_BYTES else size
