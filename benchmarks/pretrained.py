@@ -2,7 +2,8 @@
 
     python benchmarks/pretrained.py --data DIR/imdb [--vectors FILE] [--seeds 3]      (needs the extra "peers")
 
-The vectors are skip-grams of 100 numbers from the reviews of unsupervised.parquet, of bigembed's own tokens, written by gensim. Both
+The vectors are gensim's CBOW of 100 numbers from the reviews of unsupervised.parquet, of bigembed's own tokens, with windows of 50 words to
+either side: what a review is about, and not only what stands beside a word. Both
 jobs are a bag of words of that width, through a linear layer; the one draws its rows, the other starts from the vectors. Epochs,
 learning rates and whether rows train were chosen for each by the loss on the validation part (a fifth of the 1,000, a twentieth of
 the 25,000), with ``--choose``; the test part is looked at once a run. Each seed draws another 1,000 reviews.
@@ -31,15 +32,20 @@ COMMON = [
 FEW = ["data.validation_fraction=0.2", "trainer.batch_size=64"]
 ALL = ["data.validation_fraction=0.05"]
 CHOSEN: dict[tuple[str, str], list[str]] = {
-    ("1,000", "scratch"): ["optim.tables.lr=0.2", "optim.dense.lr=0.2", "trainer.epochs=20"],
-    ("1,000", "pretrained"): ["optim.tables.lr=0.02", "optim.dense.lr=0.2", "trainer.epochs=20"],
-    ("25,000", "scratch"): ["optim.tables.lr=0.1", "trainer.epochs=5"],
-    ("25,000", "pretrained"): ["optim.tables.lr=0.1", "trainer.epochs=5"],
+    ("1,000", "scratch"): ["optim.tables.lr=0.02", "optim.dense.lr=0.5", "trainer.epochs=30"],
+    ("1,000", "pretrained"): [
+        "tables.text.pretrained.vocabulary=file",
+        "optim.tables.lr=0.02",
+        "optim.dense.lr=0.2",
+        "trainer.epochs=30",
+    ],
+    ("25,000", "scratch"): ["optim.tables.lr=0.05", "optim.dense.lr=0.2", "trainer.epochs=5"],
+    ("25,000", "pretrained"): ["optim.tables.lr=0.4", "optim.dense.lr=0.2", "trainer.epochs=5"],
 }
 
 
 def train_vectors(data: Path, out: Path) -> None:
-    """Train skip-grams with gensim and write them as text."""
+    """Train vectors with gensim and write them as text."""
     from gensim.models import Word2Vec
 
     from bigembed.encoders import tokenize
@@ -47,7 +53,8 @@ def train_vectors(data: Path, out: Path) -> None:
     texts = pq.read_table(data / "unsupervised.parquet", columns=["text"])["text"].to_pylist()
     began = time.perf_counter()
     sentences = [[word.lower() for word in tokenize(text)] for text in texts]
-    model = Word2Vec(sentences, vector_size=100, window=5, sg=1, negative=5, min_count=5, epochs=5, workers=2, seed=1)
+    options = {"window": 50, "sg": 0, "negative": 5, "sample": 1e-4, "min_count": 5, "epochs": 5}
+    model = Word2Vec(sentences, vector_size=100, workers=2, seed=1, **options)
     model.wv.save_word2vec_format(str(out))
     print(f"gensim: {len(model.wv):,} vectors in {time.perf_counter() - began:.0f} s", flush=True)
 
@@ -75,16 +82,16 @@ def few(data: Path, folder: Path, seed: int) -> Path:
 def choose(data: Path, vectors: Path, folder: Path) -> None:
     """Print validation losses of what could be chosen; no test part is there to be looked at."""
     part, start = few(data, folder, 1000), f"tables.text.pretrained.path={vectors}"
+    of_file, centred = "tables.text.pretrained.vocabulary=file", "tables.text.pretrained.centre=true"
     grids = {
-        "scratch": product([[]], (0.05, 0.1, 0.2, 0.4), (0.2,), (10, 30)),
-        "pretrained": product(
-            [[], ["tables.text.pretrained.normalise=true"]], (0.005, 0.02, 0.05, 0.1), (0.2,), (10, 30)
-        ),
+        "scratch": list(product([[]], (0.02, 0.05, 0.1, 0.2), (0.2, 0.5), (10, 30))),
+        "pretrained": list(product([[], [of_file], [of_file, centred]], (0.02, 0.05, 0.2, 0.4), (0.2, 0.5), (10, 30))),
     }
     for size, path, common in (("1,000", part, FEW), ("25,000", data, ALL)):
         for name, grid in grids.items():
             for extra, lr, dense, epochs in grid:
-                epochs = epochs if size == "1,000" else epochs // 4
+                if size == "25,000":
+                    epochs //= 2
                 options = [*extra, f"optim.tables.lr={lr}", f"optim.dense.lr={dense}", f"trainer.epochs={epochs}"]
                 given = [start] if name == "pretrained" else []
                 run = folder / "choice"
@@ -121,7 +128,7 @@ def main() -> None:
                         part = folder / f"few-{seed}"
                         part = part if part.exists() else few(a.data, folder, seed)
                     options = [*COMMON, *common, f"data.path={part}", f"seed={seed}", *CHOSEN[size, name], *start]
-                    run = folder / f"{size}-{name}-{seed}"
+                    run = folder / f"{size.replace(',', '')}-{name}-{seed}"
                     found.append(figures(options, run)["test"]["accuracy"])
                 means[name] = statistics.mean(found)
                 told = ", ".join(f"{each:.4f}" for each in found)

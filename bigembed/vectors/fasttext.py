@@ -81,6 +81,7 @@ class Header:
 class Dense:
     """Rows that are not quantised, which begin at byte ``start``."""
 
+    count: int
     dim: int
     start: int
 
@@ -88,10 +89,13 @@ class Dense:
         """Yield the rows of each part, as ``Quantised.rows`` does."""
         with Cursor(stream) as cursor:
             cursor.skip(self.start, "the rows")
+            done = 0
             for part in parts:
                 rows = np.empty((len(part), self.dim), np.float32)
                 cursor.fill(rows, f"the rows {part.start:,} to {part.stop - 1:,}")
                 yield rows
+                done = part.stop
+            cursor.skip(4 * self.dim * (self.count - done), "the rows that are not used")
             cursor.finish()
 
 
@@ -371,7 +375,7 @@ def _dense(cursor: Cursor, header: Header) -> Dense:
             f"{header.dim:,}: {_DAMAGED}"
         )
     cursor.need(4 * rows * columns, "the vectors")
-    return Dense(header.dim, cursor.position)
+    return Dense(header.rows, header.dim, cursor.position)
 
 
 def _check_output(cursor: Cursor, header: Header, matrix: Dense | Quantised, stream: Stream) -> None:

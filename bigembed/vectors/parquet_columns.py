@@ -73,7 +73,12 @@ class Columns:
         except Exception as error:
             raise self._damaged(error) from None
         self._leaves = sorted((name, leaf) for leaf, name in enumerate(leaves))
-        if any(len(chunks) != len(leaves) for chunks in self._chunks):
+        empty = [chunk for rows, chunks in groups if not rows for chunk in chunks]
+        if (
+            any(len(chunks) != len(leaves) for chunks in self._chunks)
+            or footer.num_rows != sum(self.groups)
+            or any(chunk.values for chunk in empty)
+        ):
             raise self._damaged("its list of columns contradicts itself")
 
     def width(self, names: list[str]) -> int | None:
