@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+    SplitTableBatchedEmbeddingBagsCodegen as TableBatched,
+)
 from torch import nn
 from torchrec.distributed.batched_embedding_kernel import BaseBatchedEmbedding, BaseBatchedEmbeddingBag
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -42,16 +45,30 @@ def distribute(model: nn.Module, plan: Plan, job: Job, runtime: Runtime) -> Dist
 
 @contextmanager
 def _rows_left_unset() -> Iterator[None]:
-    """Keep TorchRec from drawing all rows, on one core, when it makes a shard: they are set by global row id afterwards."""
-    kinds = (BaseBatchedEmbedding, BaseBatchedEmbeddingBag)
-    drawing = [kind.init_parameters for kind in kinds]
+    """Keep FBGEMM from clearing tables in the host's memory, and TorchRec from drawing all rows on one core, when a shard is made.
+
+    All rows are set by global row id afterwards, which is then the only time that their memory is gone over.
+    """
+    apply_split = TableBatched._apply_split
+
+    def without_clearing(kernel: Any, split: Any, prefix: str, dtype: Any, *others: Any, **named: Any) -> None:
+        if prefix == "weights" and split.host_size > 0:
+            named["preallocated_host_buffer"] = torch.empty(split.host_size, dtype=dtype, device=kernel.current_device)
+        apply_split(kernel, split, prefix, dtype, *others, **named)
+
+    replaced = [
+        (TableBatched, "_apply_split", without_clearing),
+        (BaseBatchedEmbedding, "init_parameters", _leave),
+        (BaseBatchedEmbeddingBag, "init_parameters", _leave),
+    ]
+    before = [getattr(kind, name) for kind, name, _ in replaced]
     try:
-        for kind in kinds:
-            kind.init_parameters = _leave
+        for kind, name, method in replaced:
+            setattr(kind, name, method)
         yield
     finally:
-        for kind, method in zip(kinds, drawing, strict=True):
-            kind.init_parameters = method
+        for (kind, name, _), method in zip(replaced, before, strict=True):
+            setattr(kind, name, method)
 
 
 def _leave(kernel: Any) -> None:
