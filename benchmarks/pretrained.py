@@ -44,7 +44,7 @@ CHOSEN: dict[tuple[str, str], list[str]] = {
 }
 
 
-def train_vectors(data: Path, out: Path) -> None:
+def train_vectors(data: Path, out: Path, skip_grams: bool) -> None:
     """Train vectors with gensim and write them as text."""
     from gensim.models import Word2Vec
 
@@ -53,8 +53,8 @@ def train_vectors(data: Path, out: Path) -> None:
     texts = pq.read_table(data / "unsupervised.parquet", columns=["text"])["text"].to_pylist()
     began = time.perf_counter()
     sentences = [[word.lower() for word in tokenize(text)] for text in texts]
-    options = {"window": 50, "sg": 0, "negative": 5, "sample": 1e-4, "min_count": 5, "epochs": 5}
-    model = Word2Vec(sentences, vector_size=100, workers=2, seed=1, **options)
+    options = {"window": 5, "sg": 1} if skip_grams else {"window": 50, "sg": 0, "sample": 1e-4}
+    model = Word2Vec(sentences, vector_size=100, negative=5, min_count=5, epochs=5, workers=2, seed=1, **options)
     model.wv.save_word2vec_format(str(out))
     print(f"gensim: {len(model.wv):,} vectors in {time.perf_counter() - began:.0f} s", flush=True)
 
@@ -107,13 +107,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--vectors", type=Path, help="use these, or write them here; default: made anew")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--skip-grams", action="store_true", help="of 5 words to either side, instead of CBOW of 50")
     parser.add_argument("--choose", action="store_true")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         vectors = (a.vectors or folder / "vectors.txt").resolve()
         if not vectors.exists():
-            train_vectors(a.data, vectors)
+            train_vectors(a.data, vectors, a.skip_grams)
         if a.choose:
             choose(a.data, vectors, folder)
             return
