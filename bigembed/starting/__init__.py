@@ -19,7 +19,7 @@ from bigembed.pretrained.sources import open_sources
 from bigembed.pretrained.steps import Put, Step
 from bigembed.report import reading, say
 from bigembed.runtime import Runtime
-from bigembed.sharding.rows import forget_caches, states, weights
+from bigembed.sharding.rows import START, forget_caches, states, weights
 from bigembed.starting.held import Held
 from bigembed.starting.keeping import keep_starts, pull_back, release, thaw
 from bigembed.starting.sharing import shared
@@ -53,7 +53,7 @@ def start_from_vectors(
         own, kept = weights(model), states(model, optimizers)
         freeze = table.pretrained.freeze is Freeze.rows
         held = [
-            Held(own[each], list(kept.get(each, {}).values()) if freeze else [], group)
+            Held(own[each], [kept[each][state] for state in kept.get(each, ()) if freeze and state != START], group)
             for each in (part_name(name, part) for part in parts(table))
         ]
         for step in shared(_ahead(steps), group):

@@ -1,7 +1,7 @@
 """What keeps the rows near what they started as: those that are frozen train after a while, others are pulled back."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -9,7 +9,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from bigembed.config.physical import physical
 from bigembed.config.schema import Freeze, Job
 from bigembed.optim import Optimizers, factor, rates
-from bigembed.sharding.rows import START, forget_caches, states, weights
+from bigembed.sharding.rows import START, Shard, forget_caches, states, weights
 
 PULL_EVERY = 16  # steps: to go over a table costs its bytes
 
@@ -50,10 +50,7 @@ def release(job: Job, model: DistributedModelParallel, optimizers: Optimizers) -
     tables = physical(job).tables
     for name, kept in states(model, optimizers).items():
         if tables[name].pretrained.freeze is not Freeze.rows:
-            for state, shards in kept.items():
-                for shard in shards if state != START else ():
-                    local = shard.local.detach()
-                    local.masked_fill_(torch.isinf(local), 0.0)
+            _let_go(kept)
 
 
 def thaw(job: Job, model: DistributedModelParallel, optimizers: Optimizers, step: int) -> None:
@@ -67,10 +64,16 @@ def thaw(job: Job, model: DistributedModelParallel, optimizers: Optimizers, step
         return
     kept = states(model, optimizers)
     for name, freeze in due.items():
-        for state, shards in kept.get(name, {}).items():
-            for shard in shards if state != START else ():
-                local = shard.local.detach()
-                local.masked_fill_(
-                    torch.isinf(local) if freeze is Freeze.rows else torch.ones_like(local, dtype=torch.bool), 0.0
-                )
+        _let_go(kept.get(name, {}), freeze is Freeze.table)
     forget_caches(model)
+
+
+def _let_go(kept: Mapping[str, Sequence[Shard]], whole: bool = False) -> None:
+    """Make the optimizer's state of a table's frozen rows, or of all, one that begins; ``kept`` is by the state's name."""
+    for state, shards in kept.items():
+        for shard in shards if state != START else ():
+            local = shard.local.detach()
+            if whole:
+                local.zero_()
+            else:
+                local.masked_fill_(torch.isinf(local), 0.0)
