@@ -1,7 +1,6 @@
 """``bigembed coverage``: which words of the data the files of vectors have, before anything is trained. No torch."""
 
 import json
-import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import fields, replace
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from bigembed import growth
 from bigembed.commands.asked import write_asked
-from bigembed.config import compose
+from bigembed.commands.one_job import look_at_job
 from bigembed.config.arguments import parse
 from bigembed.config.physical import LANE
 from bigembed.config.schema import (
@@ -41,7 +40,6 @@ from bigembed.report import say, telling
 from bigembed.vectors import Source
 
 OWN = tuple(f"{field.name}=" for field in fields(CoverageOptions))
-OF_TRAINING = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=")
 
 
 def main(arguments: list[str]) -> int:
@@ -50,13 +48,7 @@ def main(arguments: list[str]) -> int:
     if options.top < 1:
         raise UserError(f"top is {options.top}; it must be at least 1")
     others = [argument for argument in arguments if not argument.startswith(OWN)]
-    for argument in others:
-        if argument in ("-m", "--multirun") or argument.startswith(OF_TRAINING):
-            raise UserError(
-                f"{argument} is for bigembed train; bigembed coverage looks at one job and makes no run folder"
-            )
-    with tempfile.TemporaryDirectory(prefix="bigembed-coverage-") as folder:  # which Hydra wants; it stays empty
-        compose.run([*growth.begin_from(others), f"hydra.run.dir={folder}"], partial(_tell, options))
+    look_at_job("coverage", others, partial(_tell, options))
     return 0
 
 

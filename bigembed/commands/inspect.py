@@ -1,7 +1,6 @@
 """``bigembed inspect``: how large a table is, what the data puts into it, who shares rows, what its rows are like. No torch."""
 
 import json
-import tempfile
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from bigembed.commands.asked import write_asked
 from bigembed.commands.inspect_picture import picture
 from bigembed.commands.inspect_text import print_tables
 from bigembed.commands.of_run import on_other_data
-from bigembed.config import compose
+from bigembed.commands.one_job import look_at_job
 from bigembed.config.arguments import parse
 from bigembed.config.physical import first_values, physical
 from bigembed.config.schema import InspectOptions, Job, ManagedTable
@@ -31,7 +30,6 @@ from bigembed.knowing.opening import Opened, open_job_data, open_run_data
 from bigembed.report import say, telling
 
 OWN = tuple(f"{field.name}=" for field in fields(InspectOptions))
-OF_TRAINING = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=")
 
 
 def main(arguments: list[str]) -> int:
@@ -44,13 +42,7 @@ def main(arguments: list[str]) -> int:
     options, _ = parse([argument for argument in arguments if argument.startswith(OWN)], InspectOptions)
     _check(options)
     others = [argument for argument in arguments if not argument.startswith(OWN)]
-    for argument in others:
-        if argument in ("-m", "--multirun") or argument.startswith(OF_TRAINING):
-            raise UserError(
-                f"{argument} is for bigembed train; bigembed inspect looks at one job and makes no run folder"
-            )
-    with tempfile.TemporaryDirectory(prefix="bigembed-inspect-") as folder:  # which Hydra wants; it stays empty
-        compose.run([*growth.begin_from(others), f"hydra.run.dir={folder}"], partial(_inspect_job, options))
+    look_at_job("inspect", others, partial(_inspect_job, options))
     return 0
 
 
