@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ from torchrec import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
 from bigembed.config.physical import is_weighted, part_name, parts, per_element
-from bigembed.config.schema import Job
+from bigembed.config.schema import Job, Of, SequenceHead
 from bigembed.encoders import Encoded
 from bigembed.examples import Examples, Feature
 from bigembed.hashing import hash_integers
+from bigembed.interactions import Known
+from bigembed.pairs import Needed, most_items, needed, of_users
 from bigembed.ragged import Ragged, concatenate
 from bigembed.weighing import weigh
 
@@ -24,6 +26,7 @@ logging.getLogger("torch.fx._symbolic_trace").setLevel(
 
 
 TENSORS = ("features", "weighted", "sizes", "numbers", "labels", "seeds")
+Rows = dict[Of, np.ndarray]  # which rows of samples, of users, of items
 
 
 @dataclass(slots=True)
@@ -50,6 +53,8 @@ class Batch(Pipelineable):
         Which rows of the data part these are; stays on the host.
     tokens : int
         Tokens in the texts, n-grams not counted.
+    extras : dict of str to Tensor
+        What the head of a retrieval job is told besides.
     """
 
     features: KeyedJaggedTensor | None
@@ -61,6 +66,7 @@ class Batch(Pipelineable):
     weight: float
     rows: np.ndarray
     tokens: int
+    extras: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -79,6 +85,8 @@ class Batch(Pipelineable):
             value = getattr(self, name)
             if value is not None:
                 value.record_stream(stream)
+        for value in self.extras.values():
+            value.record_stream(stream)
 
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory."""
@@ -86,7 +94,10 @@ class Batch(Pipelineable):
 
     def _each(self, change: Callable[[Any], Any]) -> "Batch":
         values = {name: getattr(self, name) for name in TENSORS}
-        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
+        extras = {name: change(value) for name, value in self.extras.items()}
+        return replace(
+            self, extras=extras, **{name: change(value) for name, value in values.items() if value is not None}
+        )
 
 
 def collate(
@@ -96,28 +107,90 @@ def collate(
     size: int | None = None,
     weight: float = 1.0,
     salt: int = 0,
+    whole: np.ndarray | None = None,
+    world: int = 1,
 ) -> Batch:
     """Return ``rows`` (int64) of ``examples`` as a batch of ``size`` samples (default: as many as rows).
 
     ``others``, one for each row, are those that features of another row are taken from (default: the next of the batch);
-    ``weight`` is the batch's; ``salt`` tells the seeds of one epoch from those of another.
+    ``weight`` is the batch's; ``salt`` tells the seeds of one epoch from those of another. For retrieval, ``whole`` are the rows
+    of all ``world`` ranks (default: these).
     """
-    empty = 0 if size is None else size - len(rows)
+    size = len(rows) if size is None else size
+    seeds = hash_integers(rows, salt).view(np.int64)
+    if examples.pairs is not None:
+        head: Any = examples.job.head
+        found = needed(head, examples.pairs, rows, seeds, rows if whole is None else whole, salt)
+        slots = max(size, len(found.codes))
+        if world > 1:  # every rank must have as many as the others
+            slots = max(size, most_items(head, size, world, len(examples.pairs.items)))
+        return _of_pairs(examples, found, slots, size, seeds, weight, rows)
+    labels = np.empty(0, np.int64) if examples.labels is None else _padded(examples.labels[rows], size)
+    numbers = _padded(examples.numbers[Of.sample][rows], size)
+    keyed, tokens = _keyed(examples, dict.fromkeys(Of, rows), size, others)
+    dense = (torch.from_numpy(each) for each in (numbers, labels, _padded(seeds, size)))
+    return Batch(*keyed, *dense, weight, rows, tokens)
+
+
+def collate_users(examples: Examples, users: np.ndarray, before: Known, size: int) -> Batch:
+    """Return a batch of ``size`` slots for the vectors of ``users`` (int64 codes), who have what ``before`` says."""
+    head: Any = examples.job.head
+    assert examples.pairs is not None
+    found = of_users(head, examples.pairs, users, before)
+    return _of_pairs(examples, found, user_slots(examples, size), size, np.zeros(len(users), np.int64), 1.0, users)
+
+
+def user_slots(examples: Examples, users: int) -> int:
+    """Return how many slots a batch of so many users has at most, on any rank."""
+    head, pairs = examples.job.head, examples.pairs
+    assert pairs is not None
+    read = min(users * head.max_length, len(pairs.items)) if isinstance(head, SequenceHead) else 0
+    return max(users, read)
+
+
+def collate_items(examples: Examples, items: np.ndarray, size: int) -> Batch:
+    """Return a batch of ``size`` slots for the vectors of ``items`` (int64 codes)."""
+    found = Needed(np.empty(0, np.int64), items, {})
+    return _of_pairs(examples, found, size, size, np.empty(0, np.int64), 1.0, items)
+
+
+def _of_pairs(
+    examples: Examples, found: Needed, slots: int, size: int, seeds: np.ndarray, weight: float, rows: np.ndarray
+) -> Batch:
+    """Return a batch of ``slots`` slots, of which ``size`` are samples: the users' features by sample, each item's once."""
+    numbers = np.zeros((slots, len(examples.job.numbers)), np.float32)
+    numbers[: len(found.users)] += examples.numbers[Of.user][found.users]
+    numbers[: len(found.codes)] += examples.numbers[Of.item][found.codes]
+    keyed, tokens = _keyed(examples, {Of.user: found.users, Of.item: found.codes}, slots, None)
+    wide = dict.fromkeys(("lengths",) if "lengths" in found.extras else ("item", "own", "own_out", "out"), size)
+    wide["item_seeds"] = slots
+    extras = {
+        name: torch.from_numpy(_padded(each, wide[name]) if name in wide else each)
+        for name, each in found.extras.items()
+    }
+    dense = (torch.from_numpy(each) for each in (numbers, np.empty(0, np.int64), _padded(seeds, size)))
+    return Batch(*keyed, *dense, weight, rows, tokens, extras)
+
+
+def _padded(values: np.ndarray, size: int) -> np.ndarray:
+    """Return ``values`` with rows of zeros added, ``size`` rows in all."""
+    if len(values) == size:
+        return values
+    return np.pad(values, [(0, size - len(values)), *[(0, 0)] * (values.ndim - 1)])
+
+
+def _keyed(
+    examples: Examples, rows: Rows, slots: int, others: np.ndarray | None
+) -> tuple[list[KeyedJaggedTensor | None], int]:
+    """Return the ids of the features at their rows, without weights, with weights, and the sizes of elements; and the tokens."""
     plain, weighted, sizes = Keyed([]), Keyed([], []), Keyed([])
     tokens = 0
-    for feature, encoded in zip(examples.features, examples.encode(rows, others), strict=True):
-        _place(examples.job, feature, encoded, examples.rows_of(feature, rows, others), plain, weighted, sizes)
+    for feature in examples.features:
+        own = examples.rows_of(feature, rows[examples.job.features[feature.name].of], others)
+        encoded = feature.encode(own)
+        _place(examples.job, feature, encoded, own, plain, weighted, sizes)
         tokens += int(encoded.tokens.sum())
-    labels = np.empty(0, np.int64) if examples.labels is None else np.pad(examples.labels[rows], (0, empty))
-    seeds = np.pad(hash_integers(rows, salt).view(np.int64), (0, empty))
-    numbers = np.pad(examples.numbers[rows], ((0, empty), (0, 0)))
-    return Batch(
-        *(keyed.tensor(len(rows), empty) for keyed in (plain, weighted, sizes)),
-        *(torch.from_numpy(each) for each in (numbers, labels, seeds)),
-        weight,
-        rows,
-        tokens,
-    )
+    return [keyed.tensor(slots) for keyed in (plain, weighted, sizes)], tokens
 
 
 @dataclass(slots=True)
@@ -127,15 +200,15 @@ class Keyed:
     entries: list[tuple[str, Ragged]]
     weights: list[np.ndarray] | None = None
 
-    def tensor(self, samples: int, empty: int) -> KeyedJaggedTensor | None:
-        """Return the tensor, ``empty`` samples added to those of every key; None without keys."""
+    def tensor(self, samples: int) -> KeyedJaggedTensor | None:
+        """Return the tensor, every key filled up with empty samples to ``samples``; None without keys."""
         if not self.entries:
             return None
         entries = [ragged for _, ragged in self.entries]
         joined = concatenate(entries) if len(entries) > 1 else entries[0]
         lengths = joined.lengths
-        if empty:
-            lengths = np.pad(lengths.reshape(len(entries), samples), ((0, 0), (0, empty))).reshape(-1)
+        if any(len(each) < samples for each in entries):
+            lengths = np.concatenate([_padded(each.lengths, samples) for each in entries])
         return KeyedJaggedTensor(
             keys=[key for key, _ in self.entries],
             values=torch.from_numpy(joined.values.astype(np.int64, copy=False)),

@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": "where tables would lie on a cluster: bigembed plan [key=value …] plan=h100 plan.world_size=64 [out=FILE]",
     "evaluate": "the figures of a run, on its own data or other: bigembed evaluate run=RUN [data.path=PATH]",
     "predict": "labels with probabilities: bigembed predict run=RUN [input=FILE] [output=FILE]",
+    "recommend": "the best items of users, or neighbours of items: bigembed recommend run=RUN [users=FILE] [k=10] [output=FILE]",
     "export": "vectors with their words: bigembed export run=RUN format=word2vec out=FILE",
     "vectors": "what a file of vectors holds: bigembed vectors path=FILE [words=[fox,dog]] [out=FILE format=word2vec-binary]",
     "coverage": "which words a file of vectors has, before training: bigembed coverage [key=value …] tables.NAME.pretrained.path=FILE",

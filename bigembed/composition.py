@@ -1,6 +1,7 @@
 """From the rows that were looked up to one vector, or a sequence of them, for every feature."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from bigembed.config.schema import (
     SubwordTable,
     TableConfig,
 )
+from bigembed.layout import Layout
 
 
 class Composition(nn.Module):
@@ -37,8 +39,8 @@ class Composition(nn.Module):
 
     Attributes
     ----------
-    width : int
-        Of all pooled vectors and numbers side by side.
+    layout : Layout
+        Which columns of the pooled vectors and numbers, side by side, are whose.
     sequences : dict of str to int
         Widths of the features that stay sequences.
     """
@@ -61,7 +63,7 @@ class Composition(nn.Module):
         ]
         dims = {name: job.tables[feature.table].dim for name, feature in job.features.items()}
         self.sequences = {name: dims[name] for name, each in job.features.items() if each.pooling is Pooling.none}
-        self.width = sum(dims[name] for name in self.pooled) + len(job.numbers)
+        self.layout = _layout(job, {name: dims[name] for name in self.pooled}, self.sequences)
 
     def forward(
         self, sums: Sequence[torch.Tensor], looked_up: Sequence[Mapping[str, JaggedTensor]], batch: Any
@@ -201,6 +203,21 @@ def counting_parts(job: Job, feature: FeatureConfig) -> tuple[Part, ...]:
     """Return the parts whose rows, counted, are a feature's elements (of a table of subwords: the rows that a mean is over)."""
     table = job.tables[feature.table]
     return parts(table) if isinstance(table, MixedTable) else parts(table)[:1]
+
+
+def _layout(job: Job, pooled: Mapping[str, int], sequences: dict[str, int]) -> Layout:
+    """Return whose columns are which: the pooled features', then the numbers'."""
+    ends = list(accumulate([*pooled.values(), *(1 for _ in job.numbers)], initial=0))
+    columns = [slice(*pair) for pair in pairwise(ends)]
+    of, number_of = ({name: each.of for name, each in group.items()} for group in (job.features, job.numbers))
+    features, numbers = columns[: len(pooled)], columns[len(pooled) :]
+    return Layout(
+        dict(zip(pooled, features, strict=True)),
+        dict(zip(job.numbers, numbers, strict=True)),
+        of,
+        number_of,
+        sequences,
+    )
 
 
 def _names(job: Job, name: str) -> list[str]:

@@ -8,21 +8,25 @@ import torch
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from bigembed.batch import collate
-from bigembed.examples import Examples
+from bigembed.config.schema import RankingHead
 from bigembed.loader import Ahead
-from bigembed.metrics import Classification
+from bigembed.metrics import Classification, Ranking
+from bigembed.prepare import Part
+from bigembed.retrieving import evaluate_lists
 from bigembed.runtime import Runtime
 
 
 def evaluate(
     model: DistributedModelParallel,
-    examples: Examples,
-    rows: np.ndarray,
+    part: Part,
     batch_size: int,
     runtime: Runtime,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Return loss, accuracy and number of samples over ``rows`` (int64), the same on every rank; ``check`` is called every step."""
+    """Return the head's figures on a part and its number of samples, the same on every rank; ``check`` is called every step."""
+    if part.cases is not None:
+        return evaluate_lists(model, part, batch_size, runtime, check)
+    examples, rows = part.examples, part.rows
 
     def shares() -> Iterator[tuple[np.ndarray, np.ndarray, int]]:  # every rank makes the same number of steps
         for start in range(0, len(rows), batch_size):
@@ -30,7 +34,8 @@ def evaluate(
 
     head = model.module.head
     head = getattr(head, "module", head)  # several ranks wrap it
-    figures = Classification()
+    config, groups = examples.job.head, examples.groups
+    figures = Ranking(config) if isinstance(config, RankingHead) else Classification()
     model.eval()
     try:
         for batch in Ahead(partial(collate, examples), shares()):
@@ -38,7 +43,11 @@ def evaluate(
             batch = batch.to(runtime.device, non_blocking=True)
             with torch.no_grad():
                 _, (losses, scores) = model(batch)
-            figures.update(losses, head.probabilities(scores), batch.labels[: batch.samples])
+            answers = losses, head.probabilities(scores), batch.labels[: batch.samples]
+            if isinstance(figures, Ranking):
+                figures.update(*answers, None if groups is None else groups[batch.rows])
+            else:
+                figures.update(*answers)
     finally:
         model.train()
     return figures.result()

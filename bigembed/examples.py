@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from bigembed.config.physical import part_name, parts
-from bigembed.config.schema import FeatureConfig, Job
+from bigembed.config.schema import FeatureConfig, Job, Of
 from bigembed.encoders import (
     Column,
     Crossed,
@@ -21,6 +21,7 @@ from bigembed.encoders import (
     open_weights,
     to_arrays,
 )
+from bigembed.pairs import Pairs
 from bigembed.report import telling
 
 Arrays = list[np.ndarray]
@@ -52,16 +53,22 @@ class Examples:
         The configuration.
     features : list of Feature
         In the order of the job's.
-    labels : ndarray, shape (rows,), int64, or None
-        One a row.
-    numbers : ndarray, shape (rows, numbers), float32
-        Dense features, as the head takes them.
+    labels : ndarray, shape (rows,), int64, or shape (rows, labels), float32, or None
+        One a row; for ranking heads one or more.
+    numbers : dict of Of to ndarray, shape (rows, numbers), float32
+        Dense features, as the head takes them: those of samples, of users, of items; zeros in the columns of the others.
+    groups : ndarray, shape (rows,), int64, or None
+        For figures by group: which rows belong together.
+    pairs : Pairs or None
+        The interactions of a retrieval job; its samples are these, and features are of users and items.
     """
 
     job: Job
     features: list[Feature]
     labels: np.ndarray | None
-    numbers: np.ndarray
+    numbers: dict[Of, np.ndarray]
+    groups: np.ndarray | None = None
+    pairs: Pairs | None = None
 
     def cache(self, limit: int, threads: int, once: Once) -> None:
         """Encode every row now and keep the ids, if those of all features fit into ``limit`` bytes.
@@ -73,7 +80,9 @@ class Examples:
         for feature in self.features:
             if not feature.encoder.copies:
                 config = self.job.features[feature.name]
-                alike.setdefault((config.table, config.column, *config.crossed_with), []).append(feature)
+                alike.setdefault((config.of.name, config.table, config.column, *config.crossed_with), []).append(
+                    feature
+                )
         arrays = once("ids", partial(_encoded, [features[0] for features in alike.values()], limit, threads))
         if arrays is None:
             return
@@ -119,6 +128,7 @@ def open_examples(
     table: pa.Table,
     labels: np.ndarray | None,
     part: str,
+    groups: np.ndarray | None = None,
 ) -> Examples:
     """Return the samples of ``table``, which messages call ``part``: every feature's column with the encoder of its table.
 
@@ -128,8 +138,29 @@ def open_examples(
         When a column is not of the type that its table reads, or holds nulls, or values that its table has no row for, or when
         weights are not one for each value.
     """
+    features = _features(job, encoders, dict.fromkeys(Of, (table, part)))
+    numbers = _numbers(job, scales, table, part, set(Of))
+    return Examples(job, features, labels, {Of.sample: numbers}, groups)
+
+
+def open_pairs(job: Job, encoders: dict[str, Encoder], scales: dict[str, Scale], pairs: Pairs) -> Examples:
+    """Return the samples of a retrieval job, whose features are read from the rows of users and items.
+
+    Raises
+    ------
+    UserError
+        As ``open_examples``.
+    """
+    tables = {Of.user: (pairs.users.table, "table of users"), Of.item: (pairs.items.table, "table of items")}
+    numbers = {of: _numbers(job, scales, table, part, {of}) for of, (table, part) in tables.items()}
+    return Examples(job, _features(job, encoders, tables), None, numbers, None, pairs)
+
+
+def _features(job: Job, encoders: dict[str, Encoder], tables: Mapping[Of, tuple[pa.Table, str]]) -> list[Feature]:
+    """Return the features, read from the tables of those whose they are."""
     features = []
     for name, feature in job.features.items():
+        table, part = tables[feature.of]
         encoder = encoders[feature.table]
         column = open_column(encoder, feature, table)
         encoder.check(column, name, feature.table, part)
@@ -138,9 +169,16 @@ def open_examples(
             weights = open_weights(table[feature.weights], feature.weights)
             weights.check(encoder, column, name, part)
         features.append(Feature(name, encoder, column, weights))
-    columns = [scales[name].apply(table[number.column], number, part) for name, number in job.numbers.items()]
-    numbers = np.stack(columns, 1) if columns else np.empty((table.num_rows, 0), np.float32)
-    return Examples(job, features, labels, numbers)
+    return features
+
+
+def _numbers(job: Job, scales: dict[str, Scale], table: pa.Table, part: str, whose: set[Of]) -> np.ndarray:
+    """Return the dense features, shape (rows, numbers), float32; zeros for those of others than ``whose``."""
+    numbers = np.zeros((table.num_rows, len(job.numbers)), np.float32)
+    for place, (name, number) in enumerate(job.numbers.items()):
+        if number.of in whose:
+            numbers[:, place] = scales[name].apply(table[number.column], number, part)
+    return numbers
 
 
 def open_column(encoder: Encoder | type[Encoder], feature: FeatureConfig, table: pa.Table) -> Column:

@@ -16,14 +16,18 @@ from bigembed.batch import collate
 from bigembed.composed import composed, is_composed
 from bigembed.config.kinds import kind_of
 from bigembed.config.physical import part_name, parts, physical
-from bigembed.config.schema import BagHead, DType, Job, Which
+from bigembed.config.schema import BagHead, DType, Job, RankingHead, RetrievalHead, Which
 from bigembed.encoders import Encoder, Scale
 from bigembed.errors import UserError
 from bigembed.examples import Examples, open_examples
+from bigembed.joining import columns_of, joined, open_catalogues
 from bigembed.managed import residents_of
 from bigembed.model import Model
 from bigembed.optim import OF_TABLES, collections
-from bigembed.prepare import columns_of, load_encoders, load_scales
+from bigembed.prepare import load_encoders, load_scales
+from bigembed.recommending.asking import Asked, Scene, among, open_scene
+from bigembed.recommending.finding import Recommender
+from bigembed.recommending.tables import as_table, ids_of, schema_of
 
 
 class Loaded:
@@ -44,6 +48,7 @@ class Loaded:
         names = physical(job).tables
         self._matrices = {name: run.read_array(checkpoint / "tables" / f"{name}.weight.npy") for name in names}
         self._model = _model(job, checkpoint, self._matrices)
+        self._asked: tuple[Recommender, Asked] | None = None
 
     def __repr__(self) -> str:
         """Return what is in it, in a line."""
@@ -65,7 +70,11 @@ class Loaded:
         UserError
             When it was trained without labels.
         """
-        if not isinstance(self.job.head, BagHead):
+        if isinstance(self.job.head, RetrievalHead):
+            raise UserError(
+                f"the model of {self.checkpoint} finds items for users (head={kind_of(self.job.head)}); ask it with bigembed recommend"
+            )
+        if not isinstance(self.job.head, BagHead | RankingHead):
             raise UserError(
                 f"the model of {self.checkpoint} was trained without labels (head={kind_of(self.job.head)}) and predicts none; "
                 "its vectors can be exported, or start another table: tables.NAME.pretrained.path=RUN"
@@ -119,6 +128,8 @@ class Loaded:
     def predict(self, texts: Sequence[str] | pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Return labels (int64, one a text) and probabilities (float32, one row a text, one column a class).
 
+        Of a ranking head the columns are its labels: probabilities, or ratings; and a text's label is that of the highest.
+
         Parameters
         ----------
         texts : sequence of str, or pa.Table
@@ -134,7 +145,8 @@ class Loaded:
         if isinstance(texts, str):
             raise UserError("predict takes a list of texts; for a single one give a list of one")
         answers = list(self.answers(texts if isinstance(texts, pa.Table) else self.table(texts)))
-        classes = self.job.head.classes  # type: ignore[attr-defined]
+        head = self.job.head
+        classes = len(head.labels) if isinstance(head, RankingHead) else head.classes  # type: ignore[attr-defined]
         probabilities = np.concatenate([part for _, part in answers] or [np.empty((0, classes), np.float32)])
         return probabilities.argmax(1), probabilities
 
@@ -144,7 +156,7 @@ class Loaded:
         Raises
         ------
         UserError
-            When the model reads several columns, or a text is no value of its column.
+            When the model reads several columns, or one that is no feature, or a text is no value of its column.
         """
         texts = [str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text for text in texts]
         wrong = next((number for number, text in enumerate(texts) if not isinstance(text, str)), None)
@@ -153,7 +165,11 @@ class Loaded:
         columns = self.columns
         if len(columns) > 1:
             raise UserError(f"the model reads the columns {', '.join(columns)}; give a table with all of them")
-        table = next(feature.table for feature in self.job.features.values() if feature.column == columns[0])
+        table = next((feature.table for feature in self.job.features.values() if feature.column == columns[0]), None)
+        if table is None:
+            raise UserError(
+                f"the model reads the column {columns[0]} only to find its row in a file of users or items; give a table with it"
+            )
         return pa.table({columns[0]: self._encoders[table].from_texts(texts, name)})
 
     def answers(self, table: pa.Table) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -170,11 +186,53 @@ class Loaded:
             raise UserError(
                 f"there is no column '{missing[0]}' to predict from; there are: {', '.join(table.column_names)}"
             )
+        table = joined(self.job, table, open_catalogues(self.job, None), "input")
         examples = open_examples(self.job, self._encoders, self._scales, table, None, "input")
         size = self.job.trainer.eval_batch_size
         for start in range(0, len(table), size):
             probabilities = self._batch(examples, np.arange(start, min(start + size, len(table))))
             yield probabilities.argmax(1), probabilities
+
+    def recommend(
+        self, users: Sequence[int] | Sequence[str] | None = None, k: int = 10, seen: bool = False
+    ) -> pa.Table:
+        """Return the best ``k`` items of users: columns user, item and score, the latter two lists, a row a user in the order asked.
+
+        Users, items and their vectors are read at the first call and kept.
+
+        Parameters
+        ----------
+        users : sequence of int or str, optional
+            Their ids, of the type that the data has; by default all.
+        k : int
+            Items for each.
+        seen : bool
+            Recommend what a user has already as well.
+
+        Raises
+        ------
+        UserError
+            When the model finds no items for users, an id is not known, or the run's data is not where it was.
+        """
+        if not isinstance(self.job.head, RetrievalHead):
+            raise UserError(f"the model of {self.checkpoint} finds no items for users; ask it with predict")
+        if k < 1:
+            raise UserError(f"k is {k}; lists have at least one item")
+        if self._asked is None:
+            scene, everybody = open_scene(self.job, self.checkpoint.parents[1])
+            self._asked = self.recommender(scene), everybody
+        recommender, asked = self._asked
+        scene = recommender.scene
+        if users is not None:
+            asked = among(scene.users, users)
+        found = recommender.lists(asked, min(k, len(scene.items)), seen, recommender.exact)
+        ids = ids_of(scene, asked)
+        tables = [as_table(ids, codes, lists) for codes, lists in found]
+        return pa.concat_tables(tables) if tables else schema_of(ids).empty_table()
+
+    def recommender(self, scene: Scene) -> Recommender:
+        """Return what finds the items of a scene."""
+        return Recommender(self.job, self._model, self._encoders, self._scales, scene)
 
     def _batch(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
         with torch.no_grad():

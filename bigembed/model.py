@@ -20,7 +20,7 @@ from bigembed.batch import Batch
 from bigembed.composition import Composition, feature_keys
 from bigembed.config.physical import first_values, physical
 from bigembed.config.placement import is_sequence
-from bigembed.config.schema import DType, Job, ManagedTable
+from bigembed.config.schema import DType, Job, ManagedTable, RetrievalHead
 
 WEIGHTED = "w"  # ends the name of a module whose ids have weights
 MANAGED = "m"  # ends, or stands before that, where rows change hands
@@ -91,7 +91,8 @@ class Model(nn.Module):
         self.composition = Composition(
             job, [(feature, config.embedding_dim) for config in order for feature in config.feature_names]
         )
-        self.head: Any = heads.build(job.head, self.composition.width, self.composition.sequences)
+        self.retrieves = isinstance(job.head, RetrievalHead)
+        self.head: Any = heads.build(job.head, self.composition.layout)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Return this rank's share of the loss (a scalar); and, of the samples that count, losses and scores."""
@@ -100,7 +101,22 @@ class Model(nn.Module):
         return losses.sum() * batch.weight, (losses.detach(), scores.detach()[: batch.samples])
 
     def scores(self, batch: Batch) -> torch.Tensor:
-        """Return the head's scores of every sample."""
+        """Return the head's scores of every sample; of a retrieval head the losses."""
+        pooled, sequences = self.vectors(batch)
+        if self.retrieves:
+            return self.head(pooled, batch.seeds, batch.extras)
+        return self.head(pooled, sequences, batch.seeds)
+
+    def users(self, batch: Batch) -> torch.Tensor:
+        """Return the vectors of a batch's users, shape (samples, dim), for dot products with those of items."""
+        return self.head.users(self.vectors(batch)[0], batch.extras)
+
+    def items(self, batch: Batch) -> torch.Tensor:
+        """Return the vectors of a batch's items, shape (slots, dim)."""
+        return self.head.items(self.vectors(batch)[0])
+
+    def vectors(self, batch: Batch) -> tuple[torch.Tensor | None, Any]:
+        """Return the features' vectors: the pooled ones side by side, shape (slots, width), and the sequences by feature."""
         sums, looked_up = [], []
         if self.tables is not None:
             sums.append(self.tables(batch.features))
@@ -113,8 +129,7 @@ class Model(nn.Module):
         for name, module in self.sequences.items():
             found = module(batch.weighted if name.endswith(WEIGHTED) else batch.features)
             looked_up.append(found[0] if MANAGED in name else found)
-        vectors = self.composition(sums, looked_up, batch)
-        return self.head(vectors[0], vectors[1], batch.seeds)
+        return self.composition(sums, looked_up, batch)
 
 
 def _config(job: Job, name: str, rows: int) -> BaseEmbeddingConfig:

@@ -149,7 +149,8 @@ class Optimizers:
         dense = {name: parameter for name, parameter in others if not name.startswith(OF_TABLES)}
         self.names, self.parameters = list(dense), list(dense.values())
         options = _options(config.dense, DenseOptimizer.sgd)
-        self.dense = DENSE_OPTIMIZERS[config.dense.kind](self.parameters, **options)
+        # Matrix factorisation has nothing but tables.
+        self.dense = DENSE_OPTIMIZERS[config.dense.kind](self.parameters, **options) if self.parameters else None
         self.tables = None
         if self.unfused:
             groups: dict[float, list[nn.Parameter]] = {}
@@ -168,7 +169,7 @@ class Optimizers:
 
     def dense_state(self) -> dict[str, torch.Tensor]:
         """Return the dense optimizer's state as "parameter|entry" to tensor; empty where it keeps none."""
-        state = self.dense.state_dict()["state"]
+        state = {} if self.dense is None else self.dense.state_dict()["state"]
         return {
             f"{self.names[index]}|{entry}": value if isinstance(value, torch.Tensor) else torch.tensor(value)
             for index, entries in state.items()
@@ -182,21 +183,23 @@ class Optimizers:
         for key, value in state.items():
             name, _, entry = key.rpartition("|")
             entries.setdefault(self.names.index(name), {})[entry] = value
-        self.dense.load_state_dict({**self.dense.state_dict(), "state": entries})
+        if self.dense is not None:
+            self.dense.load_state_dict({**self.dense.state_dict(), "state": entries})
 
     def schedule(self, step: int) -> float:
         """Set the learning rates of ``step`` and return their factor; the fused kernel reads its own in the backward pass."""
         scale = factor(self.config, step, self.steps)
         for group, rate in self.rated:
             group["lr"] = rate.at(step, scale)
-        for group in self.dense.param_groups:
+        for group in self.dense.param_groups if self.dense else ():
             group["lr"] = self.config.dense.lr * scale
         self.fused.step()  # no update: it hands the learning rate to the kernel
         return scale
 
     def zero_grad(self) -> None:
         """Drop the dense gradients; the fused ones never exist as a whole."""
-        self.dense.zero_grad(set_to_none=True)
+        if self.dense:
+            self.dense.zero_grad(set_to_none=True)
         if self.tables:
             self.tables.zero_grad(set_to_none=True)
 
@@ -204,6 +207,7 @@ class Optimizers:
         """Move the dense parameters; the fused tables moved in the backward pass."""
         if self.config.clip_value is not None:
             nn.utils.clip_grad_value_(self.parameters, self.config.clip_value)
-        self.dense.step()
+        if self.dense:
+            self.dense.step()
         if self.tables:
             self.tables.step()

@@ -10,28 +10,33 @@ import pyarrow as pa
 import xxhash
 
 from bigembed import encoders, growth
+from bigembed.config.figures import losses_of
 from bigembed.config.physical import parts
-from bigembed.config.schema import BagHead, Job, TextTable
+from bigembed.config.schema import BagHead, Job, RankingHead, RankingLoss, RetrievalHead, TextTable
 from bigembed.cores import available_cores
-from bigembed.data import Parts, open_data, open_part
-from bigembed.data.labels import check_labels
+from bigembed.data import Parts
+from bigembed.data.labels import check_labels, check_two_classes, codes_of_groups, ranking_labels
 from bigembed.data.order import Order
 from bigembed.encoders import Column, Encoder, NumberColumn, Scale, Weights, open_weights
 from bigembed.encoders.values import NUMBERS as VALUES_ARE_NUMBERS
 from bigembed.errors import UserError
-from bigembed.examples import Examples, Once, alone, open_examples, table_columns
+from bigembed.examples import Examples, Once, alone, open_examples, open_pairs, table_columns
 from bigembed.files import replace
+from bigembed.interactions import Cases, save
+from bigembed.joining import kept_path, kinds_by_column, open_joined, open_parts
+from bigembed.pairs import Interactions, open_interactions, open_other
 from bigembed.report import say, telling
 from bigembed.run import DATA, ENCODERS, SCALES
-from bigembed.wishes import NUMBERS, VALUES, WEIGHTS
+from bigembed.wishes import NUMBERS, VALUES
 
 
 @dataclass(slots=True)
 class Part:
-    """Samples, and which of their rows count."""
+    """Samples, and which of their rows count; for retrieval the cases, which these are the numbers of."""
 
     examples: Examples
     rows: np.ndarray
+    cases: Cases | None = None
 
 
 @dataclass(slots=True)
@@ -71,10 +76,14 @@ def prepare(job: Job, folder: Path, once: Once = alone) -> Prepared:
         For whatever is wrong with the data.
     """
     threads = job.runtime.threads or available_cores()  # of the host: while one process works here, the others wait
+    if isinstance(job.head, RetrievalHead):
+        return _prepare_retrieval(job, folder, once, threads)
     parts, order, labels = _open(job)
+    if isinstance(job.head, RankingHead):
+        check_two_classes(labels["train"], job.head.labels, losses_of(job.head))
     _check_same(job, folder, _named(parts), labels)
     known, scales = _learned(job, folder / ENCODERS, parts.train, order, threads)
-    train = open_examples(job, known, scales, parts.train, labels["train"], "train part")
+    train = _open_part(job, known, scales, parts.train, labels["train"], "train")
     validation, test = _judged(job, parts, order, train, known, scales, labels)
     train.cache(job.data.cache_mib << 20, threads, once)
     return Prepared(order, known, scales, train, validation, test)
@@ -88,57 +97,31 @@ def prepare_judged(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str
     UserError
         For whatever is wrong with the data.
     """
+    if isinstance(job.head, RetrievalHead):
+        opened = open_interactions(job)
+        return _judged_pairs(job, folder, opened, opened.judged)
     parts, order, labels = _open(job)
     known, scales = load_encoders(job, folder / ENCODERS), load_scales(job, folder / ENCODERS)
-    train = open_examples(job, known, scales, parts.train, labels["train"], "train part")
+    train = _open_part(job, known, scales, parts.train, labels["train"], "train")
     validation, test = _judged(job, parts, order, train, known, scales, labels)
     return known, {name: part for name, part in (("validation", validation), ("test", test)) if part is not None}
 
 
-def prepare_other(job: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str, Part]]:
-    """Return the encoders of a run, and the test part of data that the run was not trained on.
+def prepare_other(job: Job, trained: Job, folder: Path) -> tuple[dict[str, Encoder], dict[str, Part]]:
+    """Return the encoders of a run (``trained``), and the test part of data that it was not trained on.
 
     Raises
     ------
     UserError
         For whatever is wrong with the data.
     """
-    table = open_part(job.data, "test", columns_of(job), _label_columns(job), say)
+    if isinstance(job.head, RetrievalHead):
+        opened = open_interactions(trained)
+        return _judged_pairs(job, folder, opened, open_other(job, opened))
+    table = open_joined(job, "test", *_also(job))
     labels = _labels(job, table, "test")
     known, scales = load_encoders(job, folder / ENCODERS), load_scales(job, folder / ENCODERS)
-    return known, {"test": _whole(open_examples(job, known, scales, table, labels, "test part"))}
-
-
-def columns_of(job: Job) -> dict[str, pa.DataType]:
-    """Return the columns that the features read, and what ``open_data`` is to be asked for in each.
-
-    Raises
-    ------
-    UserError
-        When a column is read in two ways.
-    """
-    wished: dict[str, pa.DataType] = {}
-
-    def wish(column: str, reads: pa.DataType) -> None:
-        other = wished.setdefault(column, reads)
-        narrow = [
-            each for each in (other, reads) if each != VALUES
-        ]  # VALUES leaves a choice, of which the others are one
-        if (len(narrow) == 2 and other != reads) or {VALUES} < {other, reads} <= {VALUES, NUMBERS, WEIGHTS}:
-            raise UserError(
-                f"column '{column}' is read in two ways by the features and numbers that name it; make a copy of the column"
-            )
-        wished[column] = narrow[0] if narrow else VALUES
-
-    for name, kind in _kinds(job).items():
-        for each in kind:
-            wish(name, each.reads)
-    for feature in job.features.values():
-        if feature.weights is not None:
-            wish(feature.weights, WEIGHTS)
-    for number in job.numbers.values():
-        wish(number.column, NUMBERS)
-    return wished
+    return known, {"test": _whole(_open_part(job, known, scales, table, labels, "test"))}
 
 
 def load_encoders(job: Job, folder: Path) -> dict[str, Encoder]:
@@ -172,7 +155,7 @@ def load_scales(job: Job, folder: Path) -> dict[str, Scale]:
 
 def _open(job: Job) -> tuple[Parts, Order, dict[str, np.ndarray]]:
     """Open the data and check the labels of every part."""
-    parts = open_data(job.data, columns_of(job), _label_columns(job), say)
+    parts = open_parts(job, *_also(job))
     there = _named(parts)
     for name, table in there.items():
         _tell_empty(f"{name} part", _columns(job, table))
@@ -181,15 +164,34 @@ def _open(job: Job) -> tuple[Parts, Order, dict[str, np.ndarray]]:
     return parts, Order(parts.train.num_rows, fraction, job.seed), labels
 
 
-def _label_columns(job: Job) -> list[str]:
-    return [job.head.label] if isinstance(job.head, BagHead) else []
+def _also(job: Job) -> tuple[dict[str, pa.DataType], list[str]]:
+    """Return the columns that are read beside those of the features, and those of labels that are whole numbers."""
+    head = job.head
+    if isinstance(head, BagHead):
+        return {}, [head.label]
+    if not isinstance(head, RankingHead):
+        return {}, []
+    labels = zip(head.labels, losses_of(head), strict=True)
+    binary = [label for label, loss in labels if loss is RankingLoss.binary]
+    group = {} if head.group is None else {head.group: VALUES}
+    return {**group, **{label: NUMBERS for label in head.labels if label not in binary}}, binary
 
 
 def _labels(job: Job, table: pa.Table, part: str) -> np.ndarray:
-    """Return the labels of a part (int64); without a column of them (an autoencoder) all are 1: the row's own is the right one of two."""
+    """Return the labels of a part; without a column of them (an autoencoder) all are 1: the row's own is the right one of two."""
+    if isinstance(job.head, RankingHead):
+        return ranking_labels(table, job.head.labels, losses_of(job.head), part)
     if isinstance(job.head, BagHead):
         return check_labels(table, job.head.label, job.head.classes, part)
     return np.ones(table.num_rows, np.int64)
+
+
+def _open_part(
+    job: Job, known: dict[str, Encoder], scales: dict[str, Scale], table: pa.Table, labels: np.ndarray, part: str
+) -> Examples:
+    group = job.head.group if isinstance(job.head, RankingHead) else None
+    groups = None if group is None else codes_of_groups(table[group], group, part)
+    return open_examples(job, known, scales, table, labels, f"{part} part", groups)
 
 
 def _named(parts: Parts) -> dict[str, pa.Table]:
@@ -197,19 +199,8 @@ def _named(parts: Parts) -> dict[str, pa.Table]:
     return {name: table for name, table in named.items() if table is not None}
 
 
-def _kinds(job: Job) -> dict[str, list[type[Encoder]]]:
-    """Return the columns whose values the features look up, with the kinds of encoders that read each."""
-    kinds: dict[str, list[type[Encoder]]] = {}
-    for feature in job.features.values():
-        for name in (feature.column, *feature.crossed_with):
-            kind = encoders.KINDS[type(job.tables[feature.table])]
-            kinds.setdefault(name, [])
-            kinds[name] += [kind] * (kind not in kinds[name])
-    return kinds
-
-
 def _columns(job: Job, table: pa.Table) -> list[Column]:
-    return [kinds[0].open(table[name], name) for name, kinds in _kinds(job).items()]
+    return [kinds[0].open(table[name], name) for name, kinds in kinds_by_column(job).items()]
 
 
 def _tell_empty(part: str, columns: list[Column]) -> None:
@@ -234,7 +225,7 @@ def _judged(
     """Return the validation part (of its own, or rows of ``train``, whose ids it then shares) and the test part."""
 
     def whole(table: pa.Table, name: str) -> Part:
-        return _whole(open_examples(job, known, scales, table, labels[name], f"{name} part"))
+        return _whole(_open_part(job, known, scales, table, labels[name], name))
 
     validation = test = None
     if parts.validation is not None:
@@ -246,19 +237,49 @@ def _judged(
     return validation, test
 
 
+def _prepare_retrieval(job: Job, folder: Path, once: Once, threads: int) -> Prepared:
+    """As ``prepare``, for a job whose samples are interactions, or the histories of users."""
+    opened = open_interactions(job)
+    pairs = opened.pairs
+    cases = {name: np.concatenate([each.users, each.targets.values]) for name, each in opened.judged.items()}
+    now = {"train": _fingerprint(_all_columns(job, opened.train), np.concatenate([pairs.user, pairs.item]))}
+    now |= {name: _fingerprint([], values) for name, values in cases.items()}
+    _check_fingerprints(folder, now)
+    for of, catalogue in opened.catalogues.items():  # by which the run is asked later, be the data there or not
+        if not kept_path(folder, of).exists():
+            save(catalogue, kept_path(folder, of))
+    order = Order(pairs.samples, 0.0, job.seed)
+    known, scales = _learned(job, folder / ENCODERS, opened.train, None, threads)
+    train = open_pairs(job, known, scales, pairs)
+    train.cache(job.data.cache_mib << 20, threads, once)
+    parts = {name: Part(train, np.arange(len(each.users)), each) for name, each in opened.judged.items()}
+    return Prepared(order, known, scales, train, parts.get("validation"), parts.get("test"))
+
+
+def _judged_pairs(
+    job: Job, folder: Path, opened: Interactions, judged: dict[str, Cases]
+) -> tuple[dict[str, Encoder], dict[str, Part]]:
+    """Return the encoders of a run, and the cases that it is to be judged on."""
+    known, scales = load_encoders(job, folder / ENCODERS), load_scales(job, folder / ENCODERS)
+    examples = open_pairs(job, known, scales, opened.pairs)
+    return known, {name: Part(examples, np.arange(len(each.users)), each) for name, each in judged.items()}
+
+
 def _learned(
-    job: Job, folder: Path, train: pa.Table, order: Order, threads: int
+    job: Job, folder: Path, train: pa.Table, order: Order | None, threads: int
 ) -> tuple[dict[str, Encoder], dict[str, Scale]]:
-    """Learn what is not kept in ``folder`` yet, from the training rows alone; a continued run finds everything there."""
-    rows = (
-        np.delete(np.arange(train.num_rows), order.validation_rows(0, order.validation_size))
-        if order.validation_size
-        else None
-    )
+    """Learn what is not kept in ``folder`` yet, from the training rows alone; a continued run finds everything there.
+
+    Without an order all rows of ``train`` are training rows.
+    """
+    rows = None
+    if order is not None and order.validation_size:
+        rows = np.delete(np.arange(train.num_rows), order.validation_rows(0, order.validation_size))
+    count = train.num_rows if rows is None else len(rows)
     for name, table in job.tables.items():
         if not (folder / name).exists():
             columns = list(table_columns(job, name, encoders.KINDS[type(table)], train).values())
-            tell = telling(f"table {name}: {columns[0].what} read", len(columns) * order.train_size)
+            tell = telling(f"table {name}: {columns[0].what} read", len(columns) * count)
             encoders.save(growth.learn(job, name, columns, rows, threads, tell), folder / name)
     if job.numbers and not (folder / SCALES).exists():
         scales = {name: growth.learn_scale_of(job, name, train, rows) for name in job.numbers}
@@ -296,7 +317,13 @@ def _check_same(job: Job, folder: Path, parts: dict[str, pa.Table], labels: dict
     UserError
         Naming the parts that changed.
     """
-    now = {name: _fingerprint(_all_columns(job, table), labels[name]) for name, table in parts.items()}
+    _check_fingerprints(
+        folder, {name: _fingerprint(_all_columns(job, table), labels[name]) for name, table in parts.items()}
+    )
+
+
+def _check_fingerprints(folder: Path, now: dict[str, str]) -> None:
+    """As ``_check_same``, for fingerprints."""
     path = folder / DATA
     if not path.exists():
         replace(path, json.dumps(now, indent=1).encode())

@@ -16,6 +16,7 @@ from rich.table import Column
 from bigembed.files import replace
 from bigembed.run import METRICS_LINES
 
+FIRST = ("accuracy", "auc", "gauc", "normalised_entropy", "calibration", "rmse", "loss")  # figures to be told
 PLAIN_EVERY = 5.0  # seconds between two plain progress lines
 
 
@@ -107,8 +108,17 @@ def say(text: str) -> None:
 
 def told(part: str, figures: dict[str, Any]) -> str:
     """Return the figures of an evaluation as a line."""
-    text = f"accuracy {figures['accuracy']:.4f}   loss {figures['loss']:.4f}   ({figures['samples']:,} samples)"
-    return f"{part:<12}{text}"
+    return f"{part:<12}{brief(figures, '   ')}   ({figures['samples']:,} samples)"
+
+
+def brief(figures: dict[str, Any], between: str = ", ") -> str:
+    """Return the figures that matter most, the others being in metrics.json: no more than six, none by slice or of a single label."""
+    chosen = [name for name in FIRST if name in figures]
+    if not chosen:
+        of_lists = [name for name in figures if name.partition("@")[0] in ("hr", "recall", "ndcg") and "/" not in name]
+        same = {name for name in of_lists if name.startswith("recall") and figures[name] == figures[f"hr{name[6:]}"]}
+        chosen = [name for name in of_lists if name not in same]
+    return between.join(f"{name} {figures[name]:.4f}" for name in chosen[:6])
 
 
 def telling(what: str, total: int) -> Callable[[int], None]:

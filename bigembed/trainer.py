@@ -21,8 +21,9 @@ from bigembed.build import build, fill_rows
 from bigembed.checkpoint import Group, Saver, load_checkpoint
 from bigembed.checkpoint.grown import load_grown
 from bigembed.config import saved
+from bigembed.config.figures import monitor_of, sign_of
 from bigembed.config.physical import physical
-from bigembed.config.schema import Job, Monitor
+from bigembed.config.schema import Job
 from bigembed.errors import UserError
 from bigembed.evaluation import evaluate, share
 from bigembed.examples import table_rows
@@ -30,11 +31,11 @@ from bigembed.hashing import hash_string
 from bigembed.loader import Ahead, Waiting
 from bigembed.optim import Optimizers
 from bigembed.prepare import Part, Prepared
-from bigembed.report import Report, say
+from bigembed.report import Report, brief, say
 from bigembed.runtime import Runtime, start
 from bigembed.sharding.place import has_caches
 from bigembed.signals import Stop, Stopped
-from bigembed.starting import keep_starts, pull_back, release, start_from_vectors, thaw
+from bigembed.starting import keep_starts, pull_back, release, start_from_interactions, start_from_vectors, thaw
 from bigembed.stepping import Stepper, choose
 
 
@@ -152,10 +153,9 @@ def open_training(job: Job, folder: Path, data: Prepared, runtime: Runtime, stop
     optimizers, identity = Optimizers(model, job, steps), run.identity(folder, job)
     moved = any(table.pretrained.pull or table.pretrained.freeze_steps for table in job.tables.values())
     for name, table in job.tables.items():
-        if runtime.chief and (table.pretrained.freeze_steps or 0) >= steps:
-            say(
-                f"warning: tables.{name}.pretrained.freeze_steps is {table.pretrained.freeze_steps:,}, and the run has {steps:,} steps"
-            )
+        thawing = table.pretrained.freeze_steps
+        if runtime.chief and thawing is not None and thawing >= steps:
+            say(f"warning: tables.{name}.pretrained.freeze_steps is {thawing:,}, and the run has {steps:,} steps")
     pipeline = choose(job.trainer.pipeline, has_caches(model), moved, runtime)
     stepper, agreement = Stepper(model, optimizers, pipeline, runtime.device), Agreement(stop, runtime)
     saver = Saver(folder / run.CHECKPOINTS, runtime, job.trainer.save_memory_mib)
@@ -196,18 +196,23 @@ def resume(training: Training) -> None:
 
 
 def begin(training: Training) -> None:
-    """Draw the first values; what files of vectors and another run have goes over them, and is kept at once: they are not needed again."""
+    """Draw the first values; what files of vectors, least squares and another run have goes over them, and is kept at once.
+
+    Least squares are judged before the first step.
+    """
     job, model, optimizers = training.job, training.model, training.optimizers
     fill_rows(model, job)
     told = None
     start_from_vectors(job, training.data.encoders, model, optimizers, training.runtime, training.folder)
+    factorised = start_from_interactions(job, training.data.train, model, training.runtime)
+    training.progress.evaluated = not factorised or training.data.validation is None
     keep_starts(job, model, optimizers)
     if job.grow is not None:
         told = load_grown(job, training.data.encoders, model, optimizers, training.runtime)
         release(job, model, optimizers)
         before = physical(saved.load(Path(job.grow))).tables
         keep_starts(job, model, optimizers, {name for name, table in before.items() if table.pretrained.pull})
-    if told is None and not any(table.pretrained.path for table in job.tables.values()):
+    if told is None and not factorised and not any(table.pretrained.path for table in job.tables.values()):
         return
     save(training)
     training.saver.wait()
@@ -255,10 +260,10 @@ def ahead(training: Training) -> Ahead:
     """Return this rank's batches from the present step on, made in advance."""
     runtime = training.runtime
 
-    def shares() -> Iterator[tuple[np.ndarray, np.ndarray, int, float, int]]:
+    def shares() -> Iterator[tuple[np.ndarray, np.ndarray, int, float, int, np.ndarray, int]]:
         for step in range(training.progress.step, training.steps):
             rows, salt = rows_of(training, step), hash_string(f"{training.job.seed}/{step // training.per_epoch}")
-            yield *share(rows, runtime), runtime.world / len(rows), salt
+            yield *share(rows, runtime), runtime.world / len(rows), salt, rows, runtime.world
 
     return Ahead(partial(collate, training.data.train), shares())
 
@@ -365,9 +370,14 @@ def judge(training: Training, report: Report) -> None:
     figures = look_at(training, part)
     progress.evaluated = True
     report.record("validation", progress.step, figures)
-    report.say(f"step {progress.step}: validation accuracy {figures['accuracy']:.4f}, loss {figures['loss']:.4f}")
-    monitor = training.job.trainer.monitor
-    value = figures[monitor.name] if monitor is Monitor.accuracy else -figures[monitor.name]
+    report.say(f"step {progress.step}: validation {brief(figures)}")
+    monitor = monitor_of(training.job)
+    if monitor not in figures:
+        raise UserError(
+            f"trainer.monitor={monitor} cannot choose: the validation part gives no such figure (it has one class only, or no rows "
+            f"that count); it gives {', '.join(figures)}"
+        )
+    value = sign_of(monitor) * figures[monitor]
     if progress.best_value is None or value > progress.best_value:
         progress.best_step, progress.best_value, progress.worse = progress.step, value, 0
     else:
@@ -378,7 +388,7 @@ def look_at(training: Training, part: Part) -> dict[str, float]:
     """Return the figures on a part; a signal ends it."""
     training.stepper.pause()
     size, check = training.job.trainer.eval_batch_size, training.agreement.check
-    return evaluate(training.model, part.examples, part.rows, size, training.runtime, check)
+    return evaluate(training.model, part, size, training.runtime, check)
 
 
 def save(training: Training) -> None:
@@ -403,7 +413,8 @@ def save(training: Training) -> None:
 def finish(training: Training, report: Report) -> dict[str, Any]:
     """Judge the chosen checkpoint on the validation part and, once, on the test part; return all figures."""
     progress = training.progress
-    last = {"loss": progress.loss / max(1, progress.samples), "steps": progress.step}
+    loss = {"loss": progress.loss / max(1, progress.samples)} if progress.step else {}
+    last = {**loss, "steps": progress.step}
     which = training.job.trainer.test_with
     path = Group(training.runtime.control).by_chief(lambda: run.choose(training.folder, which))  # as its disk has it
     if path.name != run.name_of(progress.step):

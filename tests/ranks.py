@@ -1,6 +1,5 @@
 """Real processes for tests of several ranks: a function is run on each, as torchrun would start it."""
 
-import multiprocessing
 import os
 import socket
 import sys
@@ -9,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bigembed.cli import entry
+from warm import PROCESSES
 
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["bigembed.trainer", "bigembed.inference"])  # a process then starts in a moment
+from bigembed.cli import entry
 
 
 def run_ranks(
@@ -25,9 +23,9 @@ def run_ranks(
     port = free_port()
     pipes, started = [], []
     for rank in range(world):
-        here, there = _processes.Pipe(duplex=False)
+        here, there = PROCESSES.Pipe(duplex=False)
         variables = environment(rank, world, hosts, port)
-        process = _processes.Process(target=_child, args=(there, variables, function, arguments))
+        process = PROCESSES.Process(target=_child, args=(there, variables, function, arguments))
         process.start()
         there.close()
         pipes.append(here)
@@ -99,7 +97,7 @@ def run_commands(
     logs = [log.with_name(f"{log.name}.{rank}") for rank in range(len(commands))]
     for rank, arguments in enumerate(commands):
         variables = environment(rank, len(commands), 1, port)
-        process = _processes.Process(target=_command, args=(variables, arguments, logs[rank], patch))
+        process = PROCESSES.Process(target=_command, args=(variables, arguments, logs[rank], patch))
         process.start()
         started.append(process)
     for process in started:

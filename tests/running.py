@@ -1,6 +1,5 @@
 """How the tests run bigembed: in this process where the answer is enough, in a real one where signals and exits matter."""
 
-import multiprocessing
 import os
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from warm import PROCESSES
 
 from bigembed.cli import main
 
@@ -26,9 +26,6 @@ SMALL = [
     "runtime.tensorboard=false",
 ]
 
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["bigembed.trainer", "bigembed.inference"])  # a process then starts in a moment
-
 
 def bigembed(*arguments: str) -> int:
     """Run a command in this process and return its exit code; a signal's end is an exit code too."""
@@ -40,7 +37,7 @@ def bigembed(*arguments: str) -> int:
 
 def start(*arguments: str, output: Path | None = None, limit: int | None = None) -> BaseProcess:
     """Run a command in a process of its own; ``limit`` is the largest file (bytes) that it may write."""
-    process = _processes.Process(target=_child, args=(arguments, output, limit))
+    process = PROCESSES.Process(target=_child, args=(arguments, output, limit))
     process.start()
     return process
 

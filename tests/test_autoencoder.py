@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layouts import layout
 from ranks import run_commands
 from running import bigembed, tables_of
 from torchrec import JaggedTensor
@@ -73,7 +74,7 @@ def test_the_hidden_elements_are_told_from_those_of_another_row(
 ) -> None:
     random = np.random.default_rng(seed)
     own, other = ([random.normal(size=(pair[side], dim)) for pair in lengths] for side in (0, 1))
-    head = heads.build(AutoencoderHead(corruption=corruption), 0, {"text": dim, "another": dim}).train(training)
+    head = heads.build(AutoencoderHead(corruption=corruption), layout(0, {"text": dim, "another": dim})).train(training)
     with torch.no_grad():
         head.encoder.weight += torch.tensor(random.normal(size=(dim, dim)))
         head.encoder.bias += torch.tensor(random.normal(size=dim))
@@ -91,7 +92,7 @@ def test_the_hidden_elements_are_told_from_those_of_another_row(
 
 
 def test_the_encoder_begins_as_the_identity() -> None:
-    head = heads.build(AutoencoderHead(), 0, {"text": 8, "another": 8})
+    head = heads.build(AutoencoderHead(), layout(0, {"text": 8, "another": 8}))
     assert torch.equal(head.encoder.weight, torch.eye(8)) and not head.encoder.bias.any()
 
 
@@ -107,7 +108,7 @@ def test_the_share_asked_for_is_hidden_of_every_place(corruption: float) -> None
 @pytest.mark.parametrize("lengths", [([0], [0]), ([0, 3, 1], [2, 0, 1]), ([], [])])
 def test_gradients_of_empty_texts_are_numbers(lengths: tuple[list[int], list[int]]) -> None:
     torch.manual_seed(1)
-    head = heads.build(AutoencoderHead(), 0, {"text": 4, "another": 4})
+    head = heads.build(AutoencoderHead(), layout(0, {"text": 4, "another": 4}))
     sequences, leaves = {}, []
     for name, each in zip(("text", "another"), lengths, strict=True):
         leaves.append(torch.randn(sum(each), 4, requires_grad=True))
@@ -121,7 +122,7 @@ def test_gradients_of_empty_texts_are_numbers(lengths: tuple[list[int], list[int
 
 def test_a_sample_does_not_depend_on_those_beside_it() -> None:
     torch.manual_seed(2)
-    head = heads.build(AutoencoderHead(), 0, {"text": 4, "another": 4})
+    head = heads.build(AutoencoderHead(), layout(0, {"text": 4, "another": 4}))
     rows = [[np.random.default_rng(place).normal(size=(3 + place % 4, 4)) for place in range(20)] for _ in range(2)]
 
     def scores(places: list[int]) -> torch.Tensor:

@@ -161,7 +161,7 @@ WRONG = {
     "predict": ["run= is missing"],
     "predict run=RUN in=x": ["no option 'in'", "run, input, output, checkpoint"],
     "predict run=RUN checkpoint=first": ["checkpoint", "first", "best, last"],
-    "predict run=RUN data.path=x": ["predict takes no options of the job", "data.path=x"],
+    "predict run=RUN data.train=x": ["predict takes no options of the job", "data.train=x"],
     "export": ["run= is missing"],
     "export run=RUN": ["out= is missing"],
     "export run=RUN out=x formt=numpy": ["no option 'formt'", "run, out, format, table, words, checkpoint"],

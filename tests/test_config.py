@@ -23,6 +23,7 @@ from bigembed.cli import main
 from bigembed.config import compose, groups, kinds, options, saved, schema
 from bigembed.config.arguments import parse
 from bigembed.config.check import check
+from bigembed.config.figures import figures_of
 from bigembed.config.physical import physical
 from bigembed.config.placement import check_placement
 from bigembed.config.schema import (
@@ -94,7 +95,7 @@ SHARDING = "backward, cache_load_factor, forward, kernel, kind, min_partition, p
 TABLES = "bucketized, compositional, hashed, ids, managed, mixed, quotient_remainder, subword, tokenizer, vocab"
 PRESETS = "a100_40, a100_80, b200, cpu, h100, h200, l4, l40s, this, v100"
 GROUPS = "data, experiment, feature, head, number, optim, plan, runtime, table, trainer"
-NODES = "data, features, grow, grow_drop, head, numbers, optim, plan, runtime, seed, sharding, tables, trainer"
+NODES = "data, features, grow, grow_drop, head, interactions, numbers, optim, plan, protocol, runtime, seed, sharding, tables, trainer"
 
 UNKNOWN = {
     "trainer.epochz=2": ["'trainer.epochz'", "did you mean 'epochs'?", f"below 'trainer': {TRAINER}"],
@@ -503,6 +504,26 @@ def nodes_of(path: str, node: Any) -> Iterator[tuple[str, Any]]:
                 yield from nodes_of(f"{here}.{name}", entry)
 
 
+RECOMMENDING = [
+    name for name, head in kinds.HEADS.items() if issubclass(head, schema.RankingHead | schema.RetrievalHead)
+]
+
+
+def recommending(name: str) -> Job:
+    """A job with a head for ranking or retrieval."""
+    head: Any = kinds.HEADS[name]()
+    tables: dict[str, Any] = {"u": VocabTable(), "i": VocabTable()}
+    features = {
+        "u": FeatureConfig("u", column="user", of=schema.Of.user),
+        "i": FeatureConfig("i", column="item", of=schema.Of.item),
+    }
+    if isinstance(head, schema.WideDeepHead):
+        head.wide = ["u"]
+    if isinstance(head, schema.SequenceHead):
+        del tables["u"], features["u"]
+    return Job(data=FilesData(), tables=tables, features=features, head=head)
+
+
 def example_jobs() -> list[Job]:
     """Jobs that together have every option of the schema."""
     jobs = []
@@ -521,6 +542,10 @@ def example_jobs() -> list[Job]:
     features, head = {"f": sequence, "another": other}, AutoencoderHead(feature="f")
     jobs.append(Job(data=FilesData(), tables={"t": VocabTable()}, features=features, head=head))
     check(jobs[-1])
+    jobs.append(dataclasses.replace(jobs[0], data=schema.ClicksData()))
+    jobs += [recommending(head) for head in RECOMMENDING]
+    for job in jobs:
+        check(job)
     assert {type(job.data) for job in jobs} == set(kinds.DATA.values())
     assert {type(table) for job in jobs for table in job.tables.values()} == set(kinds.TABLES.values())
     assert {type(job.head) for job in jobs} == set(kinds.HEADS.values())
@@ -987,8 +1012,64 @@ def good_jobs(draw: st.DrawFn) -> Job:
             optimizer.eps = None
     if job.data.validation_fraction == 0:
         job.trainer.early_stop = None
+    recommend(draw, job)
     keep_what_can_be_placed(job)
     return job
+
+
+def recommend(draw: st.DrawFn, job: Job) -> None:
+    """Change those options of interactions, of ranking and of retrieval that do not go with others."""
+    own, head = job.interactions, job.head
+    own.user, own.item, own.test_split = "user", "item", None
+    own.min_rating = None if own.rating is None else 3.5
+    if own.time is None and own.split is schema.Split.time:
+        own.split = schema.Split.last
+    job.protocol.at, job.protocol.slices = job.protocol.at or [10], []
+    if isinstance(job.data, FilesData):
+        job.data.negatives = None
+    job.protocol.candidates = draw(st.sampled_from([schema.Candidates.all, schema.Candidates.sampled]))
+    for number in job.numbers.values():
+        number.of = schema.Of.sample
+    if isinstance(head, schema.RankingHead):
+        head.labels, head.losses, head.label_weights = ["a", "b"], [schema.RankingLoss.binary], []
+        head.hidden = head.hidden or [4]
+        if isinstance(head, schema.DLRMHead | schema.DeepFMHead):
+            one_width(job)
+        if isinstance(head, schema.WideDeepHead):
+            head.wide = [*job.features][:1]
+            job.numbers = job.numbers or {"n": NumberConfig("n")}
+    if isinstance(head, schema.RetrievalHead):
+        retrieve(job, head)
+    job.trainer.epochs = max(job.trainer.epochs, 1)
+    job.trainer.monitor = draw(st.sampled_from([None, *figures_of(job)]))
+
+
+def one_width(job: Job) -> None:
+    """Make one table with one width of all, which heads that compare vectors ask for."""
+    name, table = next(iter(job.tables.items()))
+    job.tables = {name: table}
+    job.features = {key: each for key, each in job.features.items() if each.table == name}
+    if isinstance(job.head, schema.DLRMHead) and len(job.features) == 1 and not job.numbers:
+        job.numbers = {"n": NumberConfig("n")}
+
+
+def retrieve(job: Job, head: schema.RetrievalHead) -> None:
+    """Change what retrieval does not take."""
+    one_width(job)
+    job.numbers, head.user_hidden, head.item_hidden, head.als_sweeps, head.hard = {}, [], [], 0, 0
+    feature = next(iter(job.features.values()))
+    feature.crossed_with, feature.weights = [], None
+    job.features = {"i": dataclasses.replace(feature, column="item", of=schema.Of.item)}
+    if isinstance(head, schema.TwoTowerHead):
+        job.features["u"] = dataclasses.replace(feature, column="user", of=schema.Of.user)
+    head.shared = head.loss is not schema.RetrievalLoss.warp
+    head.negatives, head.in_batch = max(head.negatives, 1), head.in_batch and head.shared
+    if head.sampling is schema.Sampling.all:
+        head.in_batch, head.sampling = False, schema.Sampling.all if head.shared else schema.Sampling.uniform
+    if isinstance(head, schema.SequenceHead):
+        head.time_buckets = 0
+    if isinstance(head, schema.SASRecHead):
+        head.heads = 1
 
 
 def go_together(draw: st.DrawFn, table: schema.TableConfig, lane: int) -> None:

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bigembed.config.schema import FilesData, Format
-from bigembed.data import files, lines, open_data, open_part
+from bigembed.data import converted, lines, open_data, open_part
 from bigembed.data.lines import scan_csv
 from bigembed.errors import UserError
 from bigembed.wishes import IDS, NUMBERS, VALUES, WEIGHTS
@@ -554,7 +554,7 @@ def test_wishes_cannot_be_confused_with_each_other_or_with_types_of_columns():
 def test_a_part_is_found_by_its_name(tmp_path, names):
     (tmp_path / "train").mkdir() if "/" in names[0] else None
     expected = []
-    for i, name in enumerate(sorted(names)):
+    for i, name in enumerate(names):
         if "/." in name or "/_" in name:
             (tmp_path / name).touch()
         else:
@@ -990,7 +990,7 @@ def test_what_takes_long_is_told(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(lines, "BLOCK", 1000)
     path = write(tmp_path / "train.csv", table(["some text"] * 2000, [0] * 2000))
     clock = iter(range(10**6))
-    monkeypatch.setattr(files.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(converted.time, "monotonic", lambda: float(next(clock)))
     told = []
     open_part(FilesData(path=str(path)), "train", ["text"], ["label"], say=told.append)
     assert told

@@ -1,18 +1,23 @@
 """What the pages say is so: the commands in them run, the options are those of the schema, the links lead somewhere."""
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from running import write_reviews
+from warm import warm_commands
 
 from bigembed.config import options
+from bigembed.config.schema import GeneratedData
+from bigembed.data.generated import best_accuracy
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -57,15 +62,18 @@ def script_of(blocks: list[Block], data: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_page(text: str, folder: Path) -> tuple[int, str]:
-    """Run the blocks of a page in an empty folder; return 0, or the line of the block that failed, and what was printed."""
+def run_page(text: str, folder: Path, programs: Path = Path(sys.executable).parent) -> tuple[int, str]:
+    """Run the blocks of a page in an empty folder; return 0, or the line of the block that failed, and what was printed.
+
+    ``programs`` come before those of the environment.
+    """
     work, note = folder / "work", folder / "block"
     work.mkdir()
     note.write_text("0")
-    bin_folder = Path(sys.executable).parent
+    path = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
     environment = {
         **os.environ,
-        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join(path),
         "BLOCK": str(note),
         "HF_HUB_OFFLINE": "1",
         "XDG_CACHE_HOME": str(folder / "cache"),
@@ -82,6 +90,13 @@ def run_page(text: str, folder: Path) -> tuple[int, str]:
         text=True,
     )
     return (int(note.read_text()) if done.returncode else 0), done.stdout
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of commands that need not import anything: the pages have many of them."""
+    with warm_commands(tmp_path_factory.mktemp("warm")) as programs:
+        yield programs
 
 
 def test_there_are_blocks_to_run() -> None:
@@ -110,9 +125,13 @@ def test_a_block_is_left_out_only_for_a_reason(page: Path) -> None:
     [page for page in PAGES if any(not block.exempt for block in blocks_of(page.read_text()))],
     ids=lambda page: page.name,
 )
-def test_the_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None:
-    line, output = run_page(page.read_text(), tmp_path)
+def test_the_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path, warm: Path) -> None:
+    line, output = run_page(page.read_text(), tmp_path, warm)
     assert line == 0, f"{page.name}:{line}\n{output}"
+    if page == README:
+        assert "\nbigembed train hydra.run.dir=runs/first\n" in page.read_text()  # the default job
+        figures = json.loads((tmp_path / "work" / "runs" / "first" / "metrics.json").read_text())
+        assert figures["test"]["accuracy"] > best_accuracy(GeneratedData()) - 0.03
 
 
 def test_the_page_of_options_is_the_one_that_the_schema_gives() -> None:

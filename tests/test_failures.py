@@ -14,7 +14,8 @@ import pytest
 from ranks import run_commands
 from running import SMALL, tables_of
 
-LONG = [*SMALL, "trainer.epochs=25", "trainer.save_every=20", "trainer.eval_every=100", "runtime.threads=1"]
+# 308 steps: whoever sees the checkpoint of step 160 has time to kill.
+LONG = [*SMALL, "trainer.epochs=14", "trainer.save_every=20", "trainer.eval_every=100", "runtime.threads=1"]
 
 
 def torchrun(folder: Path, *arguments: str, ranks: int = 2, restarts: int = 0) -> subprocess.Popen[str]:
@@ -72,14 +73,14 @@ def test_killed_ranks_are_started_again_and_reach_the_same_end(tmp_path: Path, u
     folder, chance, killed = tmp_path / "run", random.Random(7), 0
     process = torchrun(folder, *LONG, restarts=20)
     steps = 40
-    while steps < 500 and killed < 3:
+    while steps < 250 and killed < 3:
         wait_for(folder, steps, process)
         time.sleep(chance.random() * 0.3)
         ranks = workers_of(process)
         if ranks:
             os.kill(chance.choice(ranks), signal.SIGKILL)
             killed += 1
-        steps += 130
+        steps += 60
     assert finished(process, folder) == 0, log_of(folder).read_text()
     text = log_of(folder).read_text()
     assert killed == 3 and text.count("continuing at step") >= 2

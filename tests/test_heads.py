@@ -5,11 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layouts import layout
 from torchrec import JaggedTensor
 
 from bigembed import heads
 from bigembed.config import kinds
-from bigembed.config.schema import AttentionHead, AutoencoderHead, BagHead
+from bigembed.config.schema import AttentionHead, AutoencoderHead, BagHead, Of, WideDeepHead
 from bigembed.heads.attention import Attention, attend
 from bigembed.heads.bag import Bag
 from bigembed.heads.dropout import Dropout
@@ -80,7 +81,7 @@ def test_the_attention_head_puts_sequences_beside_what_is_pooled(with_pooled: bo
         for name in lengths
     }
     pooled = torch.randn(3, 5) if with_pooled else None
-    head = heads.build(AttentionHead(classes=3, attention=6), 5 if with_pooled else 0, widths)
+    head = heads.build(AttentionHead(classes=3, attention=6), layout(5 if with_pooled else 0, widths))
     assert isinstance(head, Attention) and isinstance(head, Bag)
     scores = head(pooled, sequences, torch.arange(3)).detach().numpy()
 
@@ -106,10 +107,14 @@ def test_the_order_of_other_sequences_does_not_change_ones_own_vector() -> None:
 
 
 def test_every_kind_of_head_can_be_built() -> None:
-    assert set(heads.HEADS) == set(kinds.HEADS.values()) and len(heads.HEADS) == 3
-    for options_class in heads.HEADS.keys() - {AutoencoderHead}:
-        head = heads.build(options_class(hidden=[3]), 4, {"f": 4})
+    assert set(heads.HEADS) == set(kinds.HEADS.values()) and len(heads.HEADS) == 11
+    for options_class in (BagHead, AttentionHead):
+        head = heads.build(options_class(hidden=[3]), layout(4, {"f": 4}))
         assert [layer.out_features for layer in head.layers] == [3, 1]
+    two, whose = {"u": 4, "i": 4}, {"u": Of.user, "i": Of.item}
+    for options_class in heads.HEADS.keys() - {BagHead, AttentionHead, AutoencoderHead}:
+        wide = {"wide": ["u"]} if options_class is WideDeepHead else {}
+        assert heads.build(options_class(**wide), layout(features=two, of=whose)).eval()
 
 
 # ---------------------------------------------------------------- dropout
@@ -195,7 +200,7 @@ def test_gradients_of_dropped_entries_are_zero_and_others_scaled() -> None:
 
 def test_the_head_drops_before_every_layer_and_only_in_training() -> None:
     torch.manual_seed(4)
-    head = heads.build(BagHead(classes=3, hidden=[32], dropout=0.5), 16, {})
+    head = heads.build(BagHead(classes=3, hidden=[32], dropout=0.5), layout(16, {}))
     assert [(each.share, each.layer) for each in head.dropout] == [(0.5, 0), (0.5, 1)]
     pooled = torch.rand(400, 16)
     first, second = head.layers

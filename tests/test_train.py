@@ -253,7 +253,8 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_rows_and_keeps_what_was
         np.load(path)
 
 
-def test_every_option_of_the_table_and_the_head_changes_the_result(undisturbed, tmp_path):
+def test_every_option_of_the_table_and_the_head_changes_the_result(tmp_path):
+    brief = [*SMALL, "data.rows=600", "data.test_rows=50", "trainer.epochs=1"]
     variants = [
         "tables.text.init_range=0.5",
         "tables.text.ngrams=1",
@@ -280,19 +281,10 @@ def test_every_option_of_the_table_and_the_head_changes_the_result(undisturbed, 
         "data.seed=1",
         "data.validation_fraction=0.2",
     ]
-    seen = {json.dumps(figures_of(undisturbed)["train"])}
-    for number, variant in enumerate(variants):
-        run = tmp_path / str(number)
-        assert (
-            bigembed(
-                "train",
-                *[option for option in SMALL if option.split("=")[0] != variant.split("=")[0]],
-                variant,
-                f"hydra.run.dir={run}",
-            )
-            == 0
-        )
-        seen.add(json.dumps(figures_of(run)["train"]))
+    seen = set()
+    for number, options in enumerate([[], *([variant] for variant in variants)]):
+        assert bigembed("train", *brief, *options, f"hydra.run.dir={tmp_path / str(number)}") == 0
+        seen.add(json.dumps(figures_of(tmp_path / str(number))["train"]))
     assert len(seen) == 1 + len(variants)
 
 
@@ -351,12 +343,3 @@ def test_the_best_checkpoint_is_the_one_that_is_judged(tmp_path):
     best = min(validations, key=lambda line: line["loss"])
     assert figures_of(run)["checkpoint"] == f"step-{best['step']:09d}"
     assert figures_of(run)["validation"]["loss"] == best["loss"]
-
-
-def test_the_default_job_comes_near_the_best_possible_accuracy(tmp_path):
-    from bigembed.config.schema import GeneratedData
-    from bigembed.data.generated import best_accuracy
-
-    run = tmp_path / "run"
-    assert bigembed("train", "runtime.tensorboard=false", f"hydra.run.dir={run}") == 0
-    assert figures_of(run)["test"]["accuracy"] > best_accuracy(GeneratedData()) - 0.03

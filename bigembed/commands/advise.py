@@ -17,14 +17,13 @@ from bigembed.config import compose, saved
 from bigembed.config.arguments import parse
 from bigembed.config.schema import AdviseOptions, IdsTable, Job
 from bigembed.cores import available_cores
-from bigembed.data import open_data
 from bigembed.data.order import Order
 from bigembed.encoders.values import TEXTS, kind_of
 from bigembed.errors import UserError
 from bigembed.examples import open_column
+from bigembed.joining import open_parts
 from bigembed.knowing.advice import Case, Proposal, kinds_for, propose, row_bytes
 from bigembed.knowing.sample import Group, look
-from bigembed.prepare import columns_of
 from bigembed.report import say, telling
 
 OWN = tuple(f"{field.name}=" for field in fields(AdviseOptions))
@@ -85,7 +84,7 @@ def cases_of(job: Job, sample: int, stream: bool) -> dict[str, Case]:
     UserError
         For whatever is wrong with the data.
     """
-    parts = open_data(job.data, columns_of(job), (), say)
+    parts = open_parts(job, {})
     fraction = 0.0 if parts.validation is not None else job.data.validation_fraction
     order, threads = Order(parts.train.num_rows, fraction, job.seed), job.runtime.threads or available_cores()
     cases = {}

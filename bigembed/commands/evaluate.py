@@ -33,7 +33,7 @@ def _answer(arguments: list[str], ranks: "Ranks | None") -> None:
     folder = Path(options.run)
     trained, checkpoint = run.open_run(folder, options.checkpoint)
     job, elsewhere = on_other_data(trained, overrides, "evaluate", ("trainer.eval_batch_size", "head.label"))
-    figures = _evaluate(job, folder, checkpoint, elsewhere, ranks)
+    figures = _evaluate(job, trained if elsewhere else None, folder, checkpoint, ranks)
     if ranks and not ranks.chief:
         return
     for name, values in figures.items():
@@ -42,7 +42,8 @@ def _answer(arguments: list[str], ranks: "Ranks | None") -> None:
         write_asked("output", options.output, json.dumps({"checkpoint": checkpoint.name, **figures}, indent=1))
 
 
-def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool, ranks: "Ranks | None") -> dict[str, Any]:
+def _evaluate(job: Job, trained: Job | None, folder: Path, checkpoint: Path, ranks: "Ranks | None") -> dict[str, Any]:
+    """Return the figures of ``job`` by part; where its data is other than that of the run, ``trained`` is the run's job."""
     from bigembed.build import build
     from bigembed.checkpoint import load_checkpoint
     from bigembed.evaluation import evaluate
@@ -50,8 +51,7 @@ def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool, ranks: 
     from bigembed.prepare import prepare_judged, prepare_other
     from bigembed.runtime import start
 
-    prepare = prepare_other if elsewhere else prepare_judged
-    encoders, parts = prepare(job, folder)
+    encoders, parts = prepare_judged(job, folder) if trained is None else prepare_other(job, trained, folder)
     if not parts:
         raise UserError(
             "there is neither a validation nor a test part to evaluate on; name one with data.path= or data.test="
@@ -60,6 +60,6 @@ def _evaluate(job: Job, folder: Path, checkpoint: Path, elsewhere: bool, ranks: 
         model = build(job, table_rows(job, encoders), runtime)
         load_checkpoint(checkpoint, model, None, runtime)
         size = job.trainer.eval_batch_size
-        figures = {name: evaluate(model, part.examples, part.rows, size, runtime) for name, part in parts.items()}
+        figures = {name: evaluate(model, part, size, runtime) for name, part in parts.items()}
         del model  # it holds the process group, which ends here
     return figures

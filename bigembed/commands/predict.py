@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bigembed.config.arguments import parse
-from bigembed.config.schema import FilesData, PredictOptions
+from bigembed.config.saved import override
+from bigembed.config.schema import FilesData, Format, PredictOptions, RankingHead
 from bigembed.errors import UserError
 from bigembed.files import replacing
 
@@ -18,25 +19,30 @@ if TYPE_CHECKING:
     from bigembed.inference import Loaded
 
 BLOCK = 4096  # lines worked on at once
+HEADLESS = (Format.criteo,)  # forms that the ending of a file does not tell
+SIDES = ("data.path=", "data.users=", "data.items=")  # where the users and items of the rows are, if not where they were
 
 
 def main(arguments: list[str]) -> int:
     """Predict what ``arguments`` ask for; return the exit code."""
     options, others = parse(arguments, PredictOptions)
-    if others:
-        raise UserError(f"predict takes no options of the job, but got {', '.join(others)}")
+    wrong = [text for text in others if not text.startswith(SIDES)]
+    if wrong:
+        raise UserError(f"predict takes no options of the job but {' '.join(SIDES)}, and got {', '.join(wrong)}")
     from bigembed.inference import load  # torch from here on
 
     model = load(options.run, options.checkpoint.name if options.checkpoint else None)
     model.check_predicts()
+    model.job = override(model.job, others)
     tables = _lines(model) if options.input is None else [_rows(Path(options.input), model)]
     answers = (answer for table in tables for answer in model.answers(table))
+    ranked = model.job.head.labels if isinstance(model.job.head, RankingHead) else []
     if options.output is None:
         for labels, probabilities in answers:
-            sys.stdout.write(_text(labels, probabilities))
+            sys.stdout.write(_scores(probabilities) if ranked else _text(labels, probabilities))
             sys.stdout.flush()
     else:
-        count = _write(Path(options.output), answers)
+        count = _write(Path(options.output), answers, ranked)
         print(f"{count:,} answers in {options.output}", file=sys.stderr)
     return 0
 
@@ -68,9 +74,11 @@ def _lines(model: "Loaded") -> Iterator[pa.Table]:
 
 def _rows(path: Path, model: "Loaded") -> pa.Table:
     from bigembed.data import open_part
-    from bigembed.prepare import columns_of
+    from bigembed.joining import columns_of
 
-    return open_part(FilesData(path=str(path)), "test", columns_of(model.job))
+    given = model.job.data.format if isinstance(model.job.data, FilesData) else Format.auto
+    form = given if given in HEADLESS else Format.auto
+    return open_part(FilesData(path=str(path), format=form), "test", columns_of(model.job))
 
 
 def _text(labels: np.ndarray, probabilities: np.ndarray) -> str:
@@ -80,11 +88,21 @@ def _text(labels: np.ndarray, probabilities: np.ndarray) -> str:
     )
 
 
-def _write(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]]) -> int:
-    """Write the answers and return their number: Parquet with all probabilities, or text as on the screen."""
+def _scores(probabilities: np.ndarray) -> str:
+    """Return the answers of a ranking head: a line a row, a column a label."""
+    return "".join("\t".join(f"{value:.6g}" for value in row) + "\n" for row in probabilities.tolist())
+
+
+def _write(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]], ranked: list[str]) -> int:
+    """Write the answers and return their number: Parquet with all probabilities, or text as on the screen.
+
+    ``ranked`` are the labels of a ranking head.
+    """
     try:
         with replacing(path) as unfinished:
-            return (_write_parquet if path.suffix == ".parquet" else _write_text)(unfinished, answers)
+            if path.suffix == ".parquet":
+                return _write_scores(unfinished, answers, ranked) if ranked else _write_parquet(unfinished, answers)
+            return _write_text(unfinished, answers, ranked)
     except OSError as error:
         raise UserError(f"output={path} cannot be written: {error.strerror}") from None
 
@@ -101,10 +119,20 @@ def _write_parquet(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]])
     return count
 
 
-def _write_text(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]]) -> int:
+def _write_scores(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]], ranked: list[str]) -> int:
+    schema = pa.schema({label: pa.float32() for label in ranked})
+    count = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        for labels, probabilities in answers:
+            writer.write_table(pa.table([pa.array(column) for column in probabilities.T.copy()], schema=schema))
+            count += len(labels)
+    return count
+
+
+def _write_text(path: Path, answers: Iterator[tuple[np.ndarray, np.ndarray]], ranked: list[str]) -> int:
     count = 0
     with path.open("w") as file:
         for labels, probabilities in answers:
-            file.write(_text(labels, probabilities))
+            file.write(_scores(probabilities) if ranked else _text(labels, probabilities))
             count += len(labels)
     return count

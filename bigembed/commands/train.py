@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bigembed import growth, run
 from bigembed.config import compose, saved
 from bigembed.config.check import check
-from bigembed.config.schema import AutoencoderHead, BucketizedTable, GeneratedData, IdsTable, Job, Which
+from bigembed.config.figures import monitor_of
+from bigembed.config.schema import (
+    AutoencoderHead,
+    BucketizedTable,
+    GeneratedData,
+    IdsTable,
+    Job,
+    RetrievalHead,
+    Which,
+)
 from bigembed.cores import by_torchrun
 from bigembed.data.generated import best_accuracy
 from bigembed.errors import UserError
@@ -96,7 +105,7 @@ def _begin(done: list[Done], auto: bool, ranks: "Ranks | None", job: Job, folder
         raise
     done.append((job, folder, figures))
     part = figures.get("validation") or figures.get("test")
-    return part[job.trainer.monitor.name] if part else None
+    return part.get(monitor_of(job)) if part else None
 
 
 def _before_the_restart(folder: Path, ranks: "Ranks") -> Path:
@@ -193,20 +202,29 @@ def _summary(job: Job, figures: dict[str, Any], folder: Path) -> str:
         )
     speed, path = figures["speed"], quote(str(folder))
     asked = f"bigembed predict run={path} input=FILE"
-    if isinstance(job.head, AutoencoderHead):
+    if isinstance(job.head, RetrievalHead):
+        asked = f"bigembed recommend run={path} users=all k=10 output=FILE.parquet"
+    elif isinstance(job.head, AutoencoderHead):
         asked = f"bigembed export run={path} out=FILE"
-    elif len(job.features) == 1:
+    elif len(job.features) == 1 and not job.numbers:
         asked = f"echo '{_example(job)}' | bigembed predict run={path}"
     lines += [
         f"{'judged':<12}{figures['checkpoint']}, the {_choice(job, figures)}",
-        f"{'speed':<12}{speed['words_per_s']:,.0f} words/s, {speed['samples_per_s']:,.0f} samples/s in training; "
-        f"{speed['total_s']:.1f} s from data to figures",
+        f"{'speed':<12}{_rates(figures)}{speed['total_s']:.1f} s from data to figures",
         f"{'run':<12}{folder}",
         f"{'next':<12}bigembed evaluate run={path}",
         f"{'':<12}{asked}",
         *([f"{'':<12}tensorboard --logdir {path}"] if job.runtime.tensorboard else []),
     ]
     return "\n".join(lines)
+
+
+def _rates(figures: dict[str, Any]) -> str:
+    """Say how fast the steps were, if this process made any."""
+    speed = figures["speed"]
+    if not speed["train_s"]:
+        return ""
+    return f"{speed['words_per_s']:,.0f} words/s, {speed['samples_per_s']:,.0f} samples/s in training; "
 
 
 def _example(job: Job) -> str:
@@ -217,7 +235,7 @@ def _example(job: Job) -> str:
 
 def _comparison(done: list[Done]) -> str:
     """Return a table of a sweep's jobs: their folders, the options in which they differ, their figures."""
-    options = [saved.flat(job) for job, _, _ in done]
+    options, monitor = [saved.flat(job) for job, _, _ in done], monitor_of(done[0][0])
     varied = [path for path in options[0] if len({str(one.get(path)) for one in options}) > 1]
     # The test part is for the one that will be chosen: a choice is made on the validation part.
     parts = [part for part in ("validation", "test") if all(part in figures for _, _, figures in done)][:1]
@@ -227,16 +245,16 @@ def _comparison(done: list[Done]) -> str:
             [
                 folder.name,
                 *(str(one.get(path)) for path in varied),
-                *(f"{figures[part]['accuracy']:.4f}" for part in parts),
+                *(f"{figures[part].get(monitor, float('nan')):.4f}" for part in parts),
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([f"the jobs of the sweep in {done[0][1].parent}, with their accuracies", *lines])
+    return "\n".join([f"the jobs of the sweep in {done[0][1].parent}, by {monitor}", *lines])
 
 
 def _choice(job: Job, figures: dict[str, Any]) -> str:
     """Say why the judged checkpoint was chosen."""
     if job.trainer.test_with is Which.last or "validation" not in figures:
         return "last one"
-    return f"best one by the {job.trainer.monitor.name} on the validation part"
+    return f"best one by the {monitor_of(job)} on the validation part"

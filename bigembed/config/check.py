@@ -7,6 +7,7 @@ from typing import Any
 
 from bigembed.config import kinds
 from bigembed.config.check_pretrained import check_pretrained
+from bigembed.config.check_recommendation import check_recommendation
 from bigembed.config.check_tables import check_tables
 from bigembed.config.physical import physical
 from bigembed.config.placement import check_placement
@@ -34,6 +35,7 @@ def check(job: Job) -> None:
     _check_sequences(job)
     check_tables(job)
     check_pretrained(job)
+    check_recommendation(job)
     check_placement(
         physical(job), "cpu" if job.runtime.device is Device.cpu else "cuda"
     )  # what is not known yet is checked when it is

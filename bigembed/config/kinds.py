@@ -2,7 +2,11 @@
 
 from bigembed.config import schema
 
-DATA: dict[str, type[schema.DataConfig]] = {"generated": schema.GeneratedData, "files": schema.FilesData}
+DATA: dict[str, type[schema.DataConfig]] = {
+    "generated": schema.GeneratedData,
+    "clicks": schema.ClicksData,
+    "files": schema.FilesData,
+}
 TABLES: dict[str, type[schema.TableConfig]] = {
     "vocab": schema.VocabTable,
     "hashed": schema.HashedTable,
@@ -20,6 +24,14 @@ HEADS: dict[str, type[schema.HeadConfig]] = {
     "bag": schema.BagHead,
     "attention": schema.AttentionHead,
     "autoencoder": schema.AutoencoderHead,
+    "dlrm": schema.DLRMHead,
+    "dcnv2": schema.DCNv2Head,
+    "deepfm": schema.DeepFMHead,
+    "wide_deep": schema.WideDeepHead,
+    "two_tower": schema.TwoTowerHead,
+    "sasrec": schema.SASRecHead,
+    "gru4rec": schema.GRU4RecHead,
+    "history": schema.HistoryHead,
 }
 
 

@@ -14,6 +14,7 @@ COMMAND_OPTIONS = {
     "plan": schema.PlanOptions,
     "evaluate": schema.EvaluateOptions,
     "predict": schema.PredictOptions,
+    "recommend": schema.RecommendOptions,
     "export": schema.ExportOptions,
     "vectors": schema.VectorsOptions,
     "coverage": schema.CoverageOptions,
@@ -114,6 +115,8 @@ def sections() -> Iterator[Section]:
     yield _section("tables.NAME.sharding", "tables.NAME.sharding.", schema.TableShardingConfig)
     yield _section("features.NAME", "features.NAME.", schema.FeatureConfig)
     yield _section("numbers.NAME", "numbers.NAME.", schema.NumberConfig)
+    yield _section("interactions", "interactions.", schema.InteractionsConfig)
+    yield _section("protocol", "protocol.", schema.ProtocolConfig)
     yield from _axis("head", "head", kinds.HEADS)
     yield _section("optim", "optim.", schema.OptimConfig)
     yield _section("optim.tables", "optim.tables.", schema.TableOptimConfig)

@@ -115,6 +115,77 @@ class Freeze(Enum):
     table = "table"
 
 
+class Of(Enum):
+    """Whose value a feature is."""
+
+    sample = "sample"
+    user = "user"
+    item = "item"
+
+
+class Split(Enum):
+    """Which interactions are set aside to be judged on."""
+
+    rows = "rows"
+    last = "last"
+    one = "one"
+    share = "share"
+    time = "time"
+
+
+class Candidates(Enum):
+    """Among which items those of a test row are to be found."""
+
+    all = "all"
+    given = "given"
+    sampled = "sampled"
+
+
+class Unseen(Enum):
+    """What a test row counts whose user or item was not in training."""
+
+    miss = "miss"
+    skip = "skip"
+
+
+class RetrievalLoss(Enum):
+    """What moves an item of a user away from the negatives."""
+
+    softmax = "softmax"
+    binary = "binary"
+    bpr = "bpr"
+    warp = "warp"
+
+
+class Similarity(Enum):
+    """How the vectors of a user and of an item become a score."""
+
+    dot = "dot"
+    cosine = "cosine"
+
+
+class Sampling(Enum):
+    """How negatives are drawn."""
+
+    uniform = "uniform"
+    popularity = "popularity"
+    all = "all"
+
+
+class RankingLoss(Enum):
+    """What a label is: a click (binary) or a rating (squared)."""
+
+    binary = "binary"
+    squared = "squared"
+
+
+class CrossNet(Enum):
+    """How the cross layers of DCN-v2 stand to the deep ones."""
+
+    stacked = "stacked"
+    parallel = "parallel"
+
+
 class Pooling(Enum):
     """How the rows of one bag become one vector."""
 
@@ -188,6 +259,10 @@ class Format(Enum):
     csv = "csv"
     jsonl = "jsonl"
     datasets = "datasets"
+    criteo = "criteo"
+    movielens = "movielens"
+    ncf = "ncf"
+    user_items = "user_items"
 
 
 class TableOptimizer(Enum):
@@ -212,13 +287,6 @@ class Schedule(Enum):
     constant = "constant"
     linear = "linear"
     cosine = "cosine"
-
-
-class Monitor(Enum):
-    """The validation figure that chooses the best checkpoint."""
-
-    accuracy = "accuracy"
-    loss = "loss"
 
 
 class Which(Enum):
@@ -264,6 +332,23 @@ class GeneratedData(DataConfig):
 
 
 @dataclass(slots=True)
+class ClicksData(DataConfig):
+    """Clicks made by a seeded generator: any number of columns of Zipf ids and of numbers, and a best AUC that is known."""
+
+    rows: int = option(200_000, "Training rows to make.", minimum=1, maximum=10_000_000_000)
+    test_rows: int = option(50_000, "Test rows to make.", minimum=1, maximum=1_000_000_000)
+    columns: int = option(8, "Columns of ids: id0, id1, … (whole numbers).", minimum=1, maximum=10_000)
+    ids: int = option(1000, "Different ids of each column, from 0 on.", minimum=1, maximum=2**40)
+    numbers: int = option(4, "Columns of numbers: number0, number1, …", minimum=0, maximum=10_000)
+    exponent: float = option(1.05, "Of Zipf's law, by which ids come.", minimum=0.0, maximum=10.0)
+    seed: int = option(0, "Seed of the generator, apart from the seed of the training.", minimum=0)
+    in_memory_mib: int = option(
+        1024, "Parts larger than this (MiB) are written once to an Arrow file in work_dir and memory-mapped.", minimum=0
+    )
+    work_dir: str | None = option(None, "Where such files lie; null: bigembed's folder in the user's cache.")
+
+
+@dataclass(slots=True)
 class FilesData(DataConfig):
     """Rows from Parquet, CSV, JSON lines or saved `datasets` folders, or from the Hugging Face Hub."""
 
@@ -281,6 +366,15 @@ class FilesData(DataConfig):
     )
     validation: str | None = option(None, "Validation part, like train; null splits it off the training part.")
     test: str | None = option("test", "Test part, like train, looked at once, at the end; null for none.")
+    users: str | None = option(
+        None, "A row for every user, like train: what features of=user read; interactions.user names the user."
+    )
+    items: str | None = option(
+        None, "A row for every item, like train: what features of=item read; interactions.item names the item."
+    )
+    negatives: str | None = option(
+        None, "The given negatives of every test row, like train: a column of lists of items, interactions.negatives."
+    )
     in_memory_mib: int = option(
         1024,
         "Files larger than this (MiB, decoded) are converted once to an Arrow file in work_dir and memory-mapped.",
@@ -595,6 +689,11 @@ class FeatureConfig:
         "Column of weights, one for each value of the other; a mean is then divided by their sum. Null: all are 1.",
     )
     pooling: Pooling = option(Pooling.mean, "How the rows of one sample become one vector; none: they stay a sequence.")
+    of: Of = option(
+        Of.sample,
+        "Whose value it is: sample (the column is one of the data's parts), user or item (one of data.users or data.items, or the "
+        "column of the ids themselves, interactions.user or interactions.item).",
+    )
     of_another: bool = option(
         False,
         "Take the values of another row, the next one of the same batch: what head=autoencoder tells a row's own from.",
@@ -608,6 +707,7 @@ class NumberConfig:
     column: str = option(MISSING, "Column of the data.")
     log: bool = option(False, "Take sign(x) log(1 + |x|) of it.")
     standardise: bool = option(True, "Subtract the mean of the training rows and divide by their standard deviation.")
+    of: Of = option(Of.sample, "Whose value it is, as for features.")
 
 
 @dataclass(slots=True)
@@ -656,6 +756,247 @@ class AutoencoderHead(HeadConfig):
 
 
 @dataclass(slots=True)
+class RankingHead(HeadConfig):
+    """Scores a row: the probability of a click, or a rating; one label or several at once."""
+
+    labels: list[str] = option(lambda: ["label"], "Columns of the labels.")
+    losses: list[RankingLoss] = option(
+        lambda: [RankingLoss.binary],
+        "One for all labels, or one for each: binary (0 or 1; cross entropy) or squared (a rating; squared error).",
+    )
+    label_weights: list[float] = option(
+        list, "What each label's loss counts; none given: all the same, 1.", minimum=0.0, maximum=1e6
+    )
+    group: str | None = option(
+        None, "Column of groups (users), within which AUC is computed as well (gauc); null: none."
+    )
+    hidden: list[int] = option(
+        lambda: [256, 128],
+        "Widths of the hidden layers (ReLU) of the deep part that all labels share.",
+        minimum=1,
+        maximum=65_536,
+    )
+    towers: list[int] = option(list, "Widths of further hidden layers of each label's own.", minimum=1, maximum=65_536)
+    experts: int = option(
+        0,
+        "Multi-gate mixture of experts (Ma et al. 2018): so many deep parts, mixed for every label by a gate of its own; 0: one part, "
+        "shared.",
+        minimum=0,
+        maximum=1024,
+    )
+    dropout: float = option(0.0, "Share of the entries of hidden layers dropped in training.", minimum=0.0, below=1.0)
+
+
+@dataclass(slots=True)
+class DLRMHead(RankingHead):
+    """DLRM (Naumov et al. 2019): numbers through layers, dot products of all pairs of vectors, then layers."""
+
+    bottom: list[int] = option(
+        lambda: [64],
+        "Widths of the hidden layers of the numbers, before one as wide as the tables' rows.",
+        minimum=1,
+        maximum=65_536,
+    )
+
+
+@dataclass(slots=True)
+class DCNv2Head(RankingHead):
+    """DCN-v2 (Wang et al. 2021): cross layers of bounded degree, and deep layers."""
+
+    cross_layers: int = option(3, "Cross layers.", minimum=1, maximum=100)
+    rank: int | None = option(
+        None, "Rank of the cross layers' matrices; null: full matrices.", minimum=1, maximum=65_536
+    )
+    structure: CrossNet = option(
+        CrossNet.parallel, "Deep layers beside the cross layers (parallel), or after them (stacked)."
+    )
+
+
+@dataclass(slots=True)
+class DeepFMHead(RankingHead):
+    """DeepFM (Guo et al. 2017): a factorisation machine and deep layers over the same vectors.
+
+    Of every row the first entry is the feature's weight of first order, the others are its factors.
+    """
+
+
+@dataclass(slots=True)
+class WideDeepHead(RankingHead):
+    """Wide & deep (Cheng et al. 2016): a linear model of the features named in wide, and deep layers over all others."""
+
+    wide: list[str] = option(
+        list, "Features of the linear part; of their rows the first entry is the weight, so dim=4 is enough."
+    )
+
+
+@dataclass(slots=True)
+class RetrievalHead(HeadConfig):
+    """Finds items for a user: vectors of both, trained so that the user's items score above others."""
+
+    loss: RetrievalLoss = option(
+        RetrievalLoss.softmax,
+        "softmax (cross entropy of the item among the negatives), binary (cross entropy of each), bpr (of pairs) or warp "
+        "(pairs weighed by the estimated rank; Weston et al. 2011).",
+    )
+    similarity: Similarity = option(Similarity.dot, "Score of two vectors: dot product or cosine.")
+    temperature: float = option(1.0, "Scores are divided by it.", above=0.0, maximum=1e6)
+    negatives: int = option(
+        256, "Negatives drawn: for the whole batch (shared), or for each sample.", minimum=0, maximum=10_000_000
+    )
+    shared: bool = option(True, "All samples of a batch have the same negatives; false: each has its own.")
+    sampling: Sampling = option(
+        Sampling.uniform,
+        "How negatives are drawn: uniform, popularity (in proportion to the training interactions^power); all: every item is one.",
+    )
+    power: float = option(0.75, "For sampling=popularity.", minimum=0.0, maximum=10.0)
+    in_batch: bool = option(
+        False,
+        "The items of the other samples of the global batch are negatives as well (mixed with those that are drawn).",
+    )
+    logq: bool = option(
+        True,
+        "Subtract from the scores of shared negatives the logarithm of the probability that they are among the negatives, so that "
+        "the loss estimates that of all items.",
+    )
+    leave_known: bool = option(
+        False, "Leave negatives out that the user has in training; false: only the sample's own item is left out."
+    )
+    hard: int = option(0, "Of each sample's negatives only so many count, those that score highest; 0: all.", minimum=0)
+    l2: float = option(
+        0.0,
+        "Added to a sample's loss: l2 times the squares of the vectors that it looked up.",
+        minimum=0.0,
+        maximum=1e6,
+    )
+    user_hidden: list[int] = option(
+        list,
+        "Widths of the layers (ReLU between them) over the user's vectors side by side; none: the vectors are added up.",
+        minimum=1,
+        maximum=65_536,
+    )
+    item_hidden: list[int] = option(
+        list, "As user_hidden, for the item's vectors; the last of both must be the same.", minimum=1, maximum=65_536
+    )
+    dropout: float = option(
+        0.0,
+        "Share of the entries of looked-up vectors (and of hidden layers) dropped in training.",
+        minimum=0.0,
+        below=1.0,
+    )
+    als_sweeps: int = option(
+        0,
+        "Fill both tables first by so many sweeps of alternating least squares (Hu et al. 2008; Rendle et al. 2022), on the CPUs; for one "
+        "table of user ids and one of item ids. With trainer.epochs=0 they are the whole training.",
+        minimum=0,
+        maximum=1000,
+    )
+    als_weight: float = option(
+        0.2,
+        "For als_sweeps: what the squared score of a pair counts that was not seen, of one that was its squared distance from 1 beside it; "
+        "more for data that is dense.",
+        above=0.0,
+        maximum=1.0,
+    )
+    als_l2: float = option(
+        0.007,
+        "For als_sweeps: L2 of a user's vector, times his items + als_weight × all items; of an item's likewise.",
+        minimum=1e-5,
+        maximum=1.0,
+    )
+
+
+@dataclass(slots=True)
+class TwoTowerHead(RetrievalHead):
+    """Two towers: a user's features make one vector, an item's another. One table of ids on each side is matrix factorisation."""
+
+
+@dataclass(slots=True)
+class SequenceHead(RetrievalHead):
+    """Finds the next item of a user by those before: a sample is a user's history, each item of which is told from those before it."""
+
+    max_length: int = option(50, "Latest interactions that are read, at most.", minimum=1, maximum=100_000)
+    time_buckets: int = option(
+        0,
+        "Buckets (by powers of two) of the time that has passed between an interaction and the one before, each with a vector; "
+        "needs interactions.time; 0: none.",
+        minimum=0,
+        maximum=64,
+    )
+    layers: int = option(2, "Blocks (SASRec) or layers (GRU4Rec).", minimum=1, maximum=100)
+
+
+@dataclass(slots=True)
+class SASRecHead(SequenceHead):
+    """SASRec (Kang & McAuley 2018): self-attention over the items before."""
+
+    heads: int = option(1, "Attention heads.", minimum=1, maximum=1024)
+
+
+@dataclass(slots=True)
+class GRU4RecHead(SequenceHead):
+    """GRU4Rec (Hidasi et al. 2016): a recurrent network over the items before."""
+
+    width: int = option(128, "Width of the recurrent layers.", minimum=1, maximum=65_536)
+
+
+@dataclass(slots=True)
+class HistoryHead(SequenceHead):
+    """The mean of the vectors of the items before, through layers (ReLU)."""
+
+
+@dataclass(slots=True)
+class InteractionsConfig:
+    """Which columns say who has which item, and what of that is set aside to be judged on."""
+
+    user: str = option("user", "Column of the users.")
+    item: str = option("item", "Column of the items.")
+    time: str | None = option(
+        None,
+        "Column of times (whole numbers), by which a user's interactions are in order; null: they are in order as they stand.",
+    )
+    rating: str | None = option(None, "Column of ratings, for min_rating.")
+    min_rating: float | None = option(
+        None,
+        "Rows of the training part with a lower rating, or with none, are left out; of the test part they are no hits.",
+    )
+    negatives: str = option("negatives", "Column of data.negatives: lists of items.")
+    split: Split = option(
+        Split.rows,
+        "The validation part, where data.validation names none: rows (data.validation_fraction of them), last (each user's last "
+        "interaction), one (one of each user's), share (data.validation_fraction of each user's), time (the latest of all). "
+        "data.validation_fraction=0: none.",
+    )
+    test_split: Split | None = option(
+        None, "The test part, where data.test is null, as split; it is taken off first. Null: none."
+    )
+    test_fraction: float = option(0.1, "For test_split: rows, share, time.", above=0.0, below=1.0)
+
+
+@dataclass(slots=True)
+class ProtocolConfig:
+    """How retrieval is judged: among which items a test row's are to be found."""
+
+    candidates: Candidates = option(
+        Candidates.all,
+        "all items; given (the lists of data.negatives, with the test row's own item); sampled (so many as protocol.sampled, drawn from "
+        "the items that the user does not have).",
+    )
+    sampled: int = option(
+        99, "Negatives of each test row for candidates=sampled, and of the validation part for given.", minimum=1
+    )
+    remove_seen: bool = option(True, "Items that the user has in training are no candidates.")
+    unseen: Unseen = option(
+        Unseen.miss, "Test rows whose user or item is not in training: miss (not found) or skip (not counted)."
+    )
+    at: list[int] = option(lambda: [10, 20], "Lengths k of the lists that are judged.", minimum=1, maximum=10_000)
+    slices: list[str] = option(
+        list,
+        "Figures by slice as well: columns of data.users, or activity (the user's interactions in training: 1-9, 10-99, …), or "
+        "popularity (the item's).",
+    )
+
+
+@dataclass(slots=True)
 class TableOptimConfig:
     """The optimizer of the tables, fused into the backward pass: only touched rows cost anything."""
 
@@ -696,14 +1037,18 @@ class OptimConfig:
 class TrainerConfig:
     """The loop."""
 
-    epochs: int = option(5, "Passes over the training data.", minimum=1)
+    epochs: int = option(5, "Passes over the training data; 0, with head.als_sweeps alone: none.", minimum=0)
     steps: int | None = option(None, "Stop after this many steps instead of after epochs.", minimum=1)
     batch_size: int = option(512, "Samples of one step, over all ranks together.", minimum=1)
     eval_batch_size: int = option(2048, "Samples of one step of an evaluation, over all ranks together.", minimum=1)
     eval_every: int | None = option(
         None, "Steps between evaluations on the validation part; null: after every epoch.", minimum=1
     )
-    monitor: Monitor = option(Monitor.accuracy, "Validation figure that chooses the best checkpoint and stops early.")
+    monitor: str | None = option(
+        None,
+        "Validation figure that chooses the best checkpoint and stops early: one that the head gives, such as accuracy, loss, auc, "
+        "ndcg@10. Null: the first of accuracy, auc, squared_error and ndcg that it gives.",
+    )
     early_stop: int | None = option(
         None, "Stop after this many evaluations without a better one; null: never.", minimum=1
     )
@@ -799,6 +1144,8 @@ class Job:
     numbers: dict[str, NumberConfig] = option(
         dict, "Dense features by name: columns of numbers that go to the head without a table."
     )
+    interactions: InteractionsConfig = option(InteractionsConfig, "Who has which item, for retrieval.")
+    protocol: ProtocolConfig = option(ProtocolConfig, "How retrieval is judged.")
     head: HeadConfig = option(HeadConfig, "What is predicted from the looked-up vectors.")
     optim: OptimConfig = option(OptimConfig, "How the parameters move.")
     trainer: TrainerConfig = option(TrainerConfig, "The loop.")
@@ -823,13 +1170,49 @@ class EvaluateOptions:
 
 @dataclass(slots=True)
 class PredictOptions:
-    """What ``bigembed predict`` takes."""
+    """What ``bigembed predict`` takes; data.path, data.users and data.items can be given besides, where those of the run lie elsewhere."""
 
     run: str = option(MISSING, "Run folder.")
     input: str | None = option(
         None, "Parquet, CSV or JSON lines file with the columns of the features; null: lines of standard input."
     )
     output: str | None = option(None, "Parquet (.parquet) or text file to write; null: standard output.")
+    checkpoint: Which | None = option(None, "best or last; null: the one that training judged by (trainer.test_with).")
+
+
+@dataclass(slots=True)
+class RecommendOptions:
+    """What ``bigembed recommend`` takes; options of the data, such as data.path, can be given besides."""
+
+    run: str = option(MISSING, "Run folder of a retrieval or sequence model.")
+    users: str | None = option(
+        None,
+        "all, ids with commas between them, or a file (.parquet, .csv, .jsonl) with a row for each user: ids, and for users that were "
+        "not in training the columns of their features; null: all.",
+    )
+    items: str | None = option(
+        None,
+        "Neighbours (by the cosine) of these items instead of items for users: all, ids, or a file, as for users.",
+    )
+    new_items: str | None = option(None, "File like data.items with further items, which are found by their features.")
+    history: str | None = option(
+        None,
+        "File of interactions (the columns of the training part) to be read instead of those of the data: what users have already, and "
+        "the histories that a sequence model reads, be they of new users.",
+    )
+    k: int = option(10, "Items for each user.", minimum=1, maximum=1_000_000)
+    seen: bool = option(
+        False,
+        "Recommend what a user has already as well; false: whatever he has in the training, validation or test part of the data is left "
+        "out, rated well or not.",
+    )
+    search: str = option(
+        "exact", "exact, or approximate: an index of usearch (HNSW), with its recall measured on a sample."
+    )
+    output: str | None = option(
+        None,
+        "Parquet (.parquet: user, and lists item and score) or text file (a line an item) to write; null: text to standard output.",
+    )
     checkpoint: Which | None = option(None, "best or last; null: the one that training judged by (trainer.test_with).")
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from bigembed.config.schema import DataConfig, FilesData, GeneratedData
+from bigembed.config.schema import ClicksData, DataConfig, FilesData, GeneratedData
+from bigembed.data.clicks import open_clicks, open_clicks_part
 from bigembed.data.files import open_file_part, open_files
 from bigembed.data.generated import open_generated, open_generated_part
 from bigembed.wishes import Columns
@@ -13,6 +14,7 @@ from bigembed.wishes import Columns
 _OPENERS: dict[type[DataConfig], tuple[Callable[..., dict[str, pa.Table]], Callable[..., pa.Table]]] = {
     FilesData: (open_files, open_file_part),
     GeneratedData: (open_generated, open_generated_part),
+    ClicksData: (open_clicks, open_clicks_part),
 }
 
 
@@ -74,9 +76,10 @@ def open_part(
     labels: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> pa.Table:
-    """Open one part, ``train``, ``validation`` or ``test``; all else as for ``open_data``.
+    """Open one part, ``train``, ``validation`` or ``test``, or of files ``users``, ``items`` or ``negatives``.
 
-    Where ``data.path`` is one file, that file is the part, whichever is asked for.
+    All else is as for ``open_data``, which does not open the latter three. Where ``data.path`` is one file, that file is the
+    part, whichever of the first three is asked for.
     """
     return _OPENERS[type(config)][1](config, part, _columns(features, labels), say)
 

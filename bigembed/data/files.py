@@ -1,26 +1,20 @@
 """Opens data files as Arrow tables: small ones in memory, large ones converted once and memory-mapped."""
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
 from bigembed.config.schema import FilesData, Format
-from bigembed.data.parts import Source, find_part, is_single
+from bigembed.data.converted import Say, held, work_folder
+from bigembed.data.parts import SIDES, Source, find_part, is_single
 from bigembed.data.rows import Rows, as_wished, read_rows, wished
 from bigembed.errors import UserError
-from bigembed.files import sync_folder
 from bigembed.wishes import Columns
 
-Say = Callable[[str], None]
 _CONVERSION = 1  # counts up when converted files change their meaning, so that old ones are not taken
 
 
@@ -56,18 +50,21 @@ def open_files(config: FilesData, columns: Columns, say: Say | None = None) -> d
 
 
 def open_file_part(config: FilesData, part: str, columns: Columns, say: Say | None = None) -> pa.Table:
-    """Open one part (``train``, ``validation`` or ``test``); parameters and errors as for ``open_files``.
+    """Open one part (``train``, ``validation``, ``test``, ``users``, ``items`` or ``negatives``); all else as for ``open_files``.
 
-    Where ``data.path`` is one file, that file is the part, whichever is asked for.
+    Where ``data.path`` is one file, that file is the part, whichever of the first three is asked for. The last three are
+    files even where the others come from the Hub.
     """
     say = say or logging.getLogger(__name__).info
-    if config.path is None and config.hub is not None:
+    if config.path is None and config.hub is not None and part not in SIDES:
         return _checked_rows(_from_hub(config.hub, getattr(config, part), part, columns, say), config.hub, part)
     source = find_part(config, part)
     names = str(source.files[0]) + (f" and {len(source.files) - 1} more" if len(source.files) > 1 else "")
     if source.format is Format.datasets:
         return _checked_rows(_map_saved(source.files[0], columns), names, part)
-    return _checked_rows(_load(source, columns, config.in_memory_mib << 20, _work_dir(config), say), names, part)
+    return _checked_rows(
+        _load(source, columns, config.in_memory_mib << 20, work_folder(config.work_dir), say), names, part
+    )
 
 
 def _checked_rows(table: pa.Table, names: str, part: str) -> pa.Table:
@@ -79,23 +76,7 @@ def _checked_rows(table: pa.Table, names: str, part: str) -> pa.Table:
 def _load(source: Source, columns: Columns, limit: int, work_dir: Path, say: Say) -> pa.Table:
     """Read the files into memory, or convert them if they turn out to be larger than ``limit`` bytes."""
     target = work_dir / f"{source.part}-{_fingerprint(source, columns)}.arrow"
-    table = _map(target)
-    if table is not None:
-        return table
-    rows = _join(source, columns)
-    held: deque[pa.RecordBatch] = deque()
-    size = 0
-    tell = _Teller(say, f"reading {source.files[0]}", rows.size)
-    if rows.size <= limit:
-        for batch in rows.batches:
-            held.append(batch)
-            size += batch.nbytes
-            tell(size)
-            if size > limit:
-                break
-        else:
-            return pa.Table.from_batches(held, rows.schema)
-    return _convert(target, rows, held, say)
+    return held(target, lambda: _join(source, columns), limit, f"reading {source.files[0]}", say)
 
 
 def _join(source: Source, columns: Columns) -> Rows:
@@ -120,68 +101,6 @@ def _join(source: Source, columns: Columns) -> Rows:
     return Rows(first.schema, first.size * sum(on_disk) // on_disk[0], batches())
 
 
-def _convert(target: Path, rows: Rows, held: "deque[pa.RecordBatch]", say: Say) -> pa.Table:
-    """Write ``held`` and then the rest of ``rows`` to ``target``, unless another process did meanwhile, and map it."""
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target, say):
-            table = _map(target)
-            if table is not None:
-                return table
-            for left in target.parent.glob(f".{target.name}.*.unfinished"):
-                left.unlink()  # by a process that was killed: the lock is ours
-            try:
-                _write(unfinished, rows, held, say)
-                os.replace(unfinished, target)
-                sync_folder(target.parent)
-            finally:
-                unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"The data is too large for memory (data.in_memory_mib) and cannot be converted in {target.parent}: "
-            f"{error.strerror or error}; make room, or set data.work_dir to another folder."
-        ) from None
-    table = _map(target)
-    assert table is not None
-    return table
-
-
-def _write(path: Path, rows: Rows, held: "deque[pa.RecordBatch]", say: Say) -> None:
-    tell = _Teller(say, "converting to an Arrow file, once", rows.size)
-    size = 0
-    with path.open("wb") as file:
-        with pa.ipc.new_file(file, rows.schema) as writer:
-            while held:
-                writer.write_batch(held.popleft())
-            for batch in rows.batches:
-                writer.write_batch(batch)
-                size += batch.nbytes
-                tell(size)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def _locked(target: Path, say: Say) -> Iterator[None]:
-    """Hold the right to write ``target``; the lock goes with the process, however that ends."""
-    with target.with_name(f".{target.name}.lock").open("wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another process that converts to {target}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _map(path: Path) -> pa.Table | None:
-    """Return a converted file, memory-mapped, or None where there is none (or none that can be read)."""
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (OSError, pa.ArrowException):
-        return None
-
-
 def _fingerprint(source: Source, columns: Columns) -> str:
     """Return a name for these columns of these files as they are now."""
     stats = []
@@ -194,12 +113,6 @@ def _fingerprint(source: Source, columns: Columns) -> str:
     wishes = [[name, str(kind)] for name, kind in columns.items()]
     content = json.dumps([_CONVERSION, source.format.value, wishes, stats])
     return hashlib.sha256(content.encode()).hexdigest()[:20]
-
-
-def _work_dir(config: FilesData) -> Path:
-    if config.work_dir is not None:
-        return Path(config.work_dir).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bigembed"
 
 
 def _map_saved(folder: Path, columns: Columns) -> pa.Table:
@@ -244,17 +157,3 @@ def _from_hub(hub: str, split: str | None, part: str, columns: Columns, say: Say
             "reached, download the data set elsewhere and give data.path=DIR, with train.parquet and test.parquet."
         ) from None
     return _select(dataset.with_format("arrow")[:], hub, columns)
-
-
-class _Teller:
-    """Says how far a long reading has come, about once a second and not in the first."""
-
-    def __init__(self, say: Say, what: str, size: int) -> None:
-        self._say, self._what, self._size = say, what, size
-        self._next = time.monotonic() + 1.0
-
-    def __call__(self, done: int) -> None:
-        if time.monotonic() >= self._next:
-            of = f" of about {max(self._size, done) >> 20}" if self._size else ""
-            self._say(f"{self._what}: {done >> 20}{of} MiB")
-            self._next = time.monotonic() + 1.0

@@ -154,8 +154,8 @@ def _write_reviews(
         state = mix(key + np.uint64(start + i) * _GOLDEN)
         at, balance, words, state = _write_review(state, totals, cells, letters, at)
         offsets[i + 1] = at
-        probability[i] = _sigmoid(SHARPNESS * balance / words)
-        labels[i] = _share(state + _GOLDEN) < probability[i]
+        probability[i] = sigmoid(SHARPNESS * balance / words)
+        labels[i] = share(state + _GOLDEN) < probability[i]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -168,7 +168,7 @@ def _write_review(
         reduce(mix(state + _GOLDEN), half) + reduce(mix(state + _GOLDEN * np.uint64(2)), half)
     )
     mood = 1 if mix(state + _GOLDEN * np.uint64(3)) >> np.uint64(63) else -1
-    firmness = _FIRM + _FIRMER * _share(state + _GOLDEN * np.uint64(4))
+    firmness = _FIRM + _FIRMER * share(state + _GOLDEN * np.uint64(4))
     state += _GOLDEN * np.uint64(5)
     balance = words = sentence = 0
     begin = at
@@ -176,9 +176,9 @@ def _write_review(
         state += _GOLDEN * np.uint64(4)
         rank = _draw(mix(state), totals, cells)
         strength = abs(polarity(rank, len(totals)))
-        negated = _share(state + _GOLDEN) < (_NEGATED if strength else _IDLE)
+        negated = share(state + _GOLDEN) < (_NEGATED if strength else _IDLE)
         if strength:
-            wanted = mood if _share(state + _GOLDEN * np.uint64(2)) < firmness else -mood
+            wanted = mood if share(state + _GOLDEN * np.uint64(2)) < firmness else -mood
             balance += wanted * strength
             # Of a pair of opposites the first is the positive one.
             rank = rank // 2 * 2 + (1 if (wanted < 0) != negated else 0)
@@ -231,13 +231,13 @@ def _spell(rank: int, out: np.ndarray, at: int) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def _share(counter: np.uint64) -> float:
+def share(counter: np.uint64) -> float:
     """Return a random number in [0, 1)."""
     return np.float64(mix(counter) >> np.uint64(11)) * 2.0**-53
 
 
 @numba.njit(nogil=True, cache=True)
-def _sigmoid(z: float) -> float:
+def sigmoid(z: float) -> float:
     """Return 1 / (1 + exp(-z)), without the library's exp, whose last bit differs between machines."""
     x = -min(abs(z), 30.0) / 256.0
     power = 1.0

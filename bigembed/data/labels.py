@@ -1,13 +1,16 @@
 """Labels, checked before they reach the model."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bigembed.config.schema import RankingLoss
 from bigembed.errors import UserError
 
 
-def check_labels(table: pa.Table, column: str, classes: int, part: str) -> np.ndarray:
+def check_labels(table: pa.Table, column: str, classes: int, part: str, clicks: bool = False) -> np.ndarray:
     """Return the labels of a part as numbers.
 
     Parameters
@@ -20,6 +23,8 @@ def check_labels(table: pa.Table, column: str, classes: int, part: str) -> np.nd
         Labels are ``0`` to ``classes - 1``.
     part : str
         What messages call the part.
+    clicks : bool
+        Whether they are a ranking head's, of whose classes no option tells.
 
     Returns
     -------
@@ -50,10 +55,14 @@ def check_labels(table: pa.Table, column: str, classes: int, part: str) -> np.nd
     elif pa.types.is_floating(kind):
         labels = labels.cast(pa.float64())
     values = _values(labels)
+    rule = f"labels are whole numbers from 0 to {classes - 1}: number the classes from 0, or set head.classes."
+    if clicks:
+        rule = "convert the labels to 0 and 1, or, where they are ratings, set head.losses=[squared]."
     if pa.types.is_floating(kind):
         # First what is no whole number (NaN and infinity too), so that the message says that and not "out of range".
-        _refuse(values, (values != np.floor(values)) | ~np.isfinite(values), where, "not a whole number", classes)
-    _refuse(values, (values < 0) | (values >= classes), where, f"out of range for head.classes={classes}", classes)
+        _refuse(values, (values != np.floor(values)) | ~np.isfinite(values), where, "not a whole number", rule)
+    told = "neither 0 nor 1" if clicks else f"out of range for head.classes={classes}"
+    _refuse(values, (values < 0) | (values >= classes), where, told, rule)
     return values.astype(np.int64, copy=False)
 
 
@@ -66,15 +75,69 @@ def _values(labels: pa.ChunkedArray) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, dtype)])
 
 
-def _refuse(values: np.ndarray, bad: np.ndarray, where: str, what: str, classes: int) -> None:
+def _refuse(values: np.ndarray, bad: np.ndarray, where: str, told: str, rule: str) -> None:
     if bad.any():
         row = int(bad.argmax())
-        raise UserError(
-            f"Row {row} of {where} is {_short(values[row].item())}, {what}; labels are whole numbers from 0 to "
-            f"{classes - 1}: number the classes from 0, or set head.classes."
-        )
+        raise UserError(f"Row {row} of {where} is {_short(values[row].item())}, {told}; {rule}")
 
 
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 40 else text[:40] + " …"
+
+
+def ranking_labels(table: pa.Table, columns: Sequence[str], losses: Sequence[RankingLoss], part: str) -> np.ndarray:
+    """Return the labels of a part for a ranking head, shape (rows, labels), float32.
+
+    Raises
+    ------
+    UserError
+        A binary label is not 0 or 1, or a rating is missing or not finite.
+    """
+    found = np.empty((table.num_rows, len(columns)), np.float32)
+    for place, (column, loss) in enumerate(zip(columns, losses, strict=True)):
+        if loss is RankingLoss.binary:
+            found[:, place] = check_labels(table, column, 2, part, clicks=True)
+            continue
+        with np.errstate(over="ignore"):  # what float32 does not reach is refused below
+            found[:, place] = _values(table[column].cast(pa.float64()).fill_null(np.nan))
+        wrong = ~np.isfinite(found[:, place])
+        if wrong.any():
+            raise UserError(
+                f"Row {int(wrong.argmax())} of column {column!r} of the {part} part has no rating (null, not finite, or beyond float32), "
+                f"{int(wrong.sum())} of {len(wrong)} rows have none; drop them."
+            )
+    return found
+
+
+def check_two_classes(labels: np.ndarray, columns: Sequence[str], losses: Sequence[RankingLoss]) -> None:
+    """Refuse training rows whose binary labels, shape (rows, labels), are all the same.
+
+    Raises
+    ------
+    UserError
+        Naming the column.
+    """
+    for place, (column, loss) in enumerate(zip(columns, losses, strict=True)):
+        if loss is RankingLoss.binary and labels[:, place].min() == labels[:, place].max():
+            raise UserError(
+                f"Column {column!r} of the train part holds nothing but {labels[0, place]:g}, so that there is nothing to tell apart; "
+                "give rows of both classes."
+            )
+
+
+def codes_of_groups(values: pa.ChunkedArray, column: str, part: str) -> np.ndarray:
+    """Return a number for each different value, shape (rows,), int64.
+
+    Raises
+    ------
+    UserError
+        A value is null.
+    """
+    if values.null_count:
+        raise UserError(
+            f"Column {column!r} of the {part} part, head.group, has {values.null_count} nulls; drop those rows."
+        )
+    encoded = values.combine_chunks().dictionary_encode()
+    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+    return np.asarray(encoded.indices).astype(np.int64)

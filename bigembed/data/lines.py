@@ -61,7 +61,7 @@ def read_csv(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
         With the line, where a row is malformed, a value does not fit its type, or bytes are not UTF-8.
     """
     names: list[str] | None = None
-    for block in _blocks(path, _csv_rows):
+    for block in blocks(path, _csv_rows):
         if names is None:
             names, block = _header(path, block, columns)
         yield from _csv_batches(path, block, names, columns)
@@ -78,7 +78,7 @@ def read_json_lines(path: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
     schema = pa.schema(list(columns.items()))
     parse = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     first = True
-    for block in _blocks(path, _json_rows):
+    for block in blocks(path, whole_lines):
         try:
             table = pa.json.read_json(
                 pa.BufferReader(block.data),
@@ -108,8 +108,8 @@ def json_types(path: Path, columns: Columns) -> Columns:
     """
     types = dict(csv_types(path, columns))
     open_ones = {name for name, kind in columns.items() if kind in (IDS, VALUES, WEIGHTS)}
-    with closing(_blocks(path, _json_rows)) as blocks:
-        block = next(blocks, None) if open_ones else None
+    with closing(blocks(path, whole_lines)) as parts:
+        block = next(parts, None) if open_ones else None
     lines = [] if block is None else block.data.split(b"\n")
     for number, line in enumerate(lines, 1):
         record = _object(path, line, number) if line.strip() else {}
@@ -144,8 +144,29 @@ def _batches(table: pa.Table) -> list[pa.RecordBatch]:
     return table.combine_chunks().to_batches()
 
 
-def _blocks(path: Path, cut: Callable[[bytes, bool], tuple[int, int, int]]) -> Generator[Block]:
-    """Yield a file, decompressed, as blocks of whole rows; ``cut`` returns their bytes, their lines and the longest."""
+def blocks(
+    path: Path,
+    cut: Callable[[bytes, bool], tuple[int, int, int]],
+    checked: Callable[[Path, bytes, int], bytes] | None = None,
+) -> Generator[Block]:
+    """Yield a file, decompressed, as blocks of whole rows.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its ending tells how it is compressed.
+    cut : callable
+        Given bytes, and whether they are the last, returns how many of them are whole rows, their lines and the longest row.
+    checked : callable, optional
+        Given the path, the bytes of a block and its first line, returns what the block is to hold; by default the same,
+        refused where it is not UTF-8.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read or decompressed, or a row does not end.
+    """
+    checked = checked or _checked
     line, rest, size = 1, b"", BLOCK
     try:
         with pa.input_stream(str(path), compression="detect", buffer_size=1 << 20) as stream:
@@ -156,13 +177,13 @@ def _blocks(path: Path, cut: Callable[[bytes, bool], tuple[int, int, int]]) -> G
                     data = data[len(_BOM) :]
                 end, lines, longest = cut(data, not more)
                 if end:
-                    yield Block(_checked(path, data[:end] if end < len(data) else data, line), line, longest)
+                    yield Block(checked(path, data[:end] if end < len(data) else data, line), line, longest)
                 line, rest = line + lines, data[end:]
                 if not more:
                     break
                 if len(rest) > LONGEST:
                     raise UserError(
-                        f"{path}, line {line}: a row does not end within {LONGEST >> 20} MiB; is a quote missing?"
+                        f"{path}, line {line}: a row does not end within {LONGEST >> 20} MiB; is a quote or a line break missing?"
                     )
                 size = max(BLOCK, len(rest))  # doubled, so that a long row is not searched again and again
     except (pa.ArrowException, OSError) as error:
@@ -192,7 +213,8 @@ def _csv_rows(data: bytes, last: bool) -> tuple[int, int, int]:
     return end, lines, longest
 
 
-def _json_rows(data: bytes, last: bool) -> tuple[int, int, int]:
+def whole_lines(data: bytes, last: bool) -> tuple[int, int, int]:
+    """Cut between lines; see ``blocks``."""
     end = len(data) if last else data.rfind(b"\n") + 1
     breaks = np.flatnonzero(np.frombuffer(data, np.uint8, end) == 10)
     longest = int(np.diff(breaks, prepend=-1, append=end).max())
@@ -206,7 +228,7 @@ def _header(path: Path, block: Block, columns: Columns) -> tuple[list[str], Bloc
     for name in columns:
         if names.count(name) != 1:
             times = "no column" if name not in names else f"{names.count(name)} columns"
-            remedy = "name the right one in features.NAME.column or head.label."
+            remedy = "name the right one in features.NAME.column, or wherever the job names it."
             if len(names) == 1 and "\t" in names[0]:
                 remedy = "it looks separated by tabs, and CSV is by commas, with the columns' names in the first line: write it so."
             raise UserError(
@@ -432,7 +454,7 @@ def _check_keys(path: Path, block: Block, table: pa.Table) -> None:
         if name not in keys:
             raise UserError(
                 f"{path} has no column {name!r}, it has {', '.join(map(repr, keys))[:200]}; "
-                "name the right one in features.NAME.column or head.label."
+                "name the right one in features.NAME.column, or wherever the job names it."
             )
 
 

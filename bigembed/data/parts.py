@@ -16,8 +16,19 @@ ENDINGS = {
     ".json": Format.jsonl,
     ".ndjson": Format.jsonl,
 }
+FORM_ENDINGS = {
+    Format.criteo: (".tsv", ".txt", ".csv"),
+    Format.movielens: (".dat", ".csv"),
+    Format.ncf: (".rating", ".negative"),
+    Format.user_items: (".txt",),
+}
+"""Endings that files of the published forms have, which data.format names."""
+
 COMPRESSIONS = (".gz", ".bz2", ".zst")
-"""Endings of the compressions that Arrow undoes while it reads CSV and JSON lines."""
+"""Endings of the compressions that Arrow undoes while it reads texts."""
+
+SIDES = ("users", "items", "negatives")
+"""Parts that stand beside the samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +38,7 @@ class Source:
     Attributes
     ----------
     part : str
-        ``train``, ``validation`` or ``test``.
+        ``train``, ``validation``, ``test``, or one of ``SIDES``.
     files : tuple of Path
         The files in the order of their rows; for a saved `datasets` folder that folder alone.
     format : Format
@@ -45,9 +56,10 @@ def find_part(config: FilesData, part: str) -> Source:
     Parameters
     ----------
     config : FilesData
-        Where ``path`` is one file (or one saved data set), that is the part, whatever its name, be it null.
+        Where ``path`` is one file (or one saved data set), that is the part, whatever its name, be it null; but not one of
+        ``SIDES``, which then are paths themselves.
     part : str
-        ``train``, ``validation`` or ``test``.
+        ``train``, ``validation``, ``test``, or one of ``SIDES``.
 
     Returns
     -------
@@ -63,6 +75,8 @@ def find_part(config: FilesData, part: str) -> Source:
     path = Path(config.path).expanduser() if config.path is not None else None
     if path is not None and not path.exists():
         raise UserError(f"data.path={config.path} does not exist.")
+    if path is not None and is_single(path) and part in SIDES:
+        path = None
     if path is not None and is_single(path):
         return _source(part, [path], config.format, f"data.path={config.path}")
     if name is None:
@@ -120,7 +134,8 @@ def _source(part: str, paths: list[Path], format: Format, wish: str) -> Source:
             raise UserError(
                 f"{wish} is a saved data set with parts of its own; give it as data.path, and its part as data.{part}."
             )
-        paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith((".", "_"))]
+        there = sorted(folder.iterdir(), key=_natural)
+        paths = [path for path in there if path.is_file() and not path.name.startswith((".", "_"))]
         paths = [path for path in paths if path.name.endswith(tuple(_endings(format)))]
         if not paths:
             raise UserError(f"{folder} holds no file that can be read as {_readable(format)} ({_there(folder)}).")
@@ -130,7 +145,7 @@ def _source(part: str, paths: list[Path], format: Format, wish: str) -> Source:
         raise UserError(
             f"{paths[0]} is no saved `datasets` folder, as data.format=datasets asks for; leave data.format=auto."
         )
-    formats = {path: format if format is not Format.auto else _format_of(path) for path in paths}
+    formats = {path: _format_of(path, part, format) for path in paths}
     if len(set(formats.values())) > 1:
         examples = {kind: path.name for path, kind in formats.items()}
         raise UserError(
@@ -138,6 +153,11 @@ def _source(part: str, paths: list[Path], format: Format, wish: str) -> Source:
             "choose with data.format or a narrower pattern."
         )
     _check_shards(paths)
+    if len(paths) > 1 and Format.ncf in formats.values():
+        raise UserError(
+            f"{wish} matches {paths[0].name} and {paths[1].name}, but a part of NCF's form is one file; "
+            f"choose one, e.g. data.{part}={paths[0].name}."
+        )
     return Source(part, tuple(paths), formats[paths[0]])
 
 
@@ -155,21 +175,27 @@ def _check_shards(paths: list[Path]) -> None:
             )
 
 
-def _format_of(path: Path) -> Format:
-    name = path.name
+def _format_of(path: Path, part: str, format: Format) -> Format:
+    """Return how a file is to be read; beside data of a published form there may be sides as Parquet, CSV or JSON lines."""
+    beside = part in SIDES and format in FORM_ENDINGS and not path.name.endswith(tuple(_endings(format)))
+    if format is not Format.auto and not beside:
+        return format
     for ending in _endings(Format.auto):
-        if name.endswith(ending):
+        if path.name.endswith(ending):
             return ENDINGS["." + ending.split(".")[1]]
+    if beside:
+        return format
     raise UserError(
-        f"The ending of {path} does not tell how to read it; say it with data.format=parquet, csv or jsonl."
+        f"The ending of {path} does not tell how to read it; say it with data.format=parquet, csv or jsonl, or "
+        f"{', '.join(kind.value for kind in FORM_ENDINGS)} for data in the form of that name."
     )
 
 
 def _endings(format: Format) -> list[str]:
     """Return the endings that files of a format may have."""
-    plain = [ending for ending, kind in ENDINGS.items() if format in (Format.auto, kind)]
+    plain = FORM_ENDINGS.get(format) or [ending for ending, kind in ENDINGS.items() if format in (Format.auto, kind)]
     texts = [ending for ending in plain if ending != ".parquet"]
-    return plain + [ending + compression for ending in texts for compression in COMPRESSIONS]
+    return [*plain, *(ending + compression for ending in texts for compression in COMPRESSIONS)]
 
 
 def _readable(format: Format) -> str:
@@ -181,9 +207,15 @@ def _is_pattern(name: str) -> bool:
 
 
 def _expand(folder: Path, pattern: str) -> list[Path]:
-    """Return the files in ``folder`` that match a pattern, sorted."""
-    found = sorted(glob.glob(os.path.join(glob.escape(str(folder)), pattern), recursive=True))
-    return [Path(path) for path in found if Path(path).is_file()]
+    """Return the files in ``folder`` that match a pattern, in natural order."""
+    found = map(Path, glob.glob(os.path.join(glob.escape(str(folder)), pattern), recursive=True))
+    return sorted((path for path in found if path.is_file()), key=_natural)
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Return by what files are in order: numbers in their names count as such, so that day_2 comes before day_10."""
+    pieces = re.split(r"(\d+)", str(path))
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces], str(path)
 
 
 def _there(folder: Path) -> str:

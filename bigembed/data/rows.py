@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bigembed.config.schema import Format
+from bigembed.data.forms import FORMS, form_of
 from bigembed.data.lines import csv_types, json_types, read_csv, read_json_lines
 from bigembed.errors import UserError
 from bigembed.wishes import IDS, NUMBERS, VALUES, WEIGHTS, Columns
@@ -70,7 +72,7 @@ def wished(path: Path | str, schema: pa.Schema, columns: Columns) -> pa.Schema:
             times = "no column" if not found else f"{len(found)} columns"
             raise UserError(
                 f"{path} has {times} {name!r}, it has {', '.join(map(repr, schema.names))}; "
-                "name the right one in features.NAME.column or head.label."
+                "name the right one in features.NAME.column, or wherever the job names it."
             )
         stored = schema.field(found[0]).type
         plain = stored.value_type if pa.types.is_dictionary(stored) else stored
@@ -217,8 +219,27 @@ def _read_lines(
     reader: Callable[..., Iterator[pa.RecordBatch]], types: Callable[..., Columns], path: Path, columns: Columns
 ) -> Rows:
     columns = types(path, columns)
-    compressed = path.suffix in (".gz", ".bz2", ".zst")
-    return Rows(pa.schema(list(columns.items())), 0 if compressed else path.stat().st_size, reader(path, columns))
+    return Rows(pa.schema(list(columns.items())), _size(path), reader(path, columns))
+
+
+def _read_form(format: Format, path: Path, columns: Columns) -> Rows:
+    form = form_of(path, format)
+    schema = wished(path, form.schema, columns)
+    batches = _numbered(form.read(path, schema.names))
+    return Rows(schema, _size(path), (as_wished(path, first, batch, schema) for first, batch in batches))
+
+
+def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield batches, each with the number of its first row."""
+    first = 0
+    for batch in batches:
+        yield first, batch
+        first += batch.num_rows
+
+
+def _size(path: Path) -> int:
+    """Return about how many bytes a file of texts takes, 0 where it is compressed."""
+    return 0 if path.suffix in (".gz", ".bz2", ".zst") else path.stat().st_size
 
 
 def _brief(error: BaseException) -> str:
@@ -230,4 +251,5 @@ _READERS: dict[Format, Callable[[Path, Columns], Rows]] = {
     Format.parquet: _read_parquet,
     Format.csv: lambda path, columns: _read_lines(read_csv, csv_types, path, columns),
     Format.jsonl: lambda path, columns: _read_lines(read_json_lines, json_types, path, columns),
+    **{format: partial(_read_form, format) for format in FORMS},
 }

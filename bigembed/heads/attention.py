@@ -6,19 +6,20 @@ from torchrec import JaggedTensor
 
 from bigembed.config.schema import AttentionHead
 from bigembed.heads.bag import Bag
+from bigembed.layout import Layout
 
 
 class Attention(Bag):
     """Every sequence feature becomes one vector, the mean of its tokens weighted by attention; an empty one becomes zeros."""
 
-    def __init__(self, config: AttentionHead, width: int, sequences: dict[str, int]) -> None:
-        super().__init__(config, width + sum(sequences.values()), {})
+    def __init__(self, config: AttentionHead, layout: Layout) -> None:
+        super().__init__(config, layout, sum(layout.sequences.values()))
         self.scorers = nn.ModuleDict(
             {
                 name: nn.Sequential(
                     nn.Linear(dim, config.attention), nn.Tanh(), nn.Linear(config.attention, 1, bias=False)
                 )
-                for name, dim in sequences.items()
+                for name, dim in layout.sequences.items()
             }
         )
 

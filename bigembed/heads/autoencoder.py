@@ -9,6 +9,7 @@ from torchrec import JaggedTensor
 
 from bigembed.config.schema import AutoencoderHead
 from bigembed.heads.dropout import kept
+from bigembed.layout import Layout
 
 
 class Autoencoder(nn.Module):
@@ -21,10 +22,10 @@ class Autoencoder(nn.Module):
     element's place.
     """
 
-    def __init__(self, config: AutoencoderHead, width: int, sequences: dict[str, int]) -> None:
+    def __init__(self, config: AutoencoderHead, layout: Layout) -> None:
         super().__init__()
         self.feature, self.another, self.corruption = config.feature, config.another, config.corruption
-        dim = sequences[config.feature]
+        dim = layout.sequences[config.feature]
         self.encoder = nn.Linear(dim, dim)
         nn.init.eye_(self.encoder.weight)
         nn.init.zeros_(self.encoder.bias)

@@ -9,18 +9,20 @@ from torch.nn import functional
 
 from bigembed.config.schema import BagHead
 from bigembed.heads.dropout import Dropout
+from bigembed.layout import Layout
 
 
 class Bag(nn.Module):
     """Pooled vectors to class scores.
 
-    Two classes need one score: the logit of class 1. More have one each, for a softmax.
+    Two classes need one score: the logit of class 1. More have one each, for a softmax. ``more`` is the width of what stands beside
+    the pooled vectors.
     """
 
-    def __init__(self, config: BagHead, width: int, sequences: dict[str, int]) -> None:
+    def __init__(self, config: BagHead, layout: Layout, more: int = 0) -> None:
         super().__init__()
         self.binary = config.classes == 2
-        widths = [width, *config.hidden, 1 if self.binary else config.classes]
+        widths = [layout.width + more, *config.hidden, 1 if self.binary else config.classes]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
         self.dropout = nn.ModuleList(Dropout(config.dropout, layer) for layer in range(len(self.layers)))
 

@@ -24,12 +24,12 @@ class Dropout(nn.Module):
         self.share, self.layer = share, layer
 
     def forward(self, vectors: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
-        """Return ``vectors``, shape (samples, width), with entries dropped as ``seeds`` (int64, (samples,)) say."""
+        """Return ``vectors``, shape (samples, ...), with entries dropped as ``seeds`` (int64, (samples,)) say."""
         if not self.training or not self.share:
             return vectors
-        width = vectors.shape[1]
-        places = torch.arange(width, device=vectors.device) + (self.layer << 32)
-        return vectors * kept(seeds.unsqueeze(1), places, self.share) / (1 - self.share)
+        shape = vectors.shape[1:]
+        places = torch.arange(shape.numel(), device=vectors.device).view(shape) + (self.layer << 32)
+        return vectors * kept(seeds.view(-1, *(1 for _ in shape)), places, self.share) / (1 - self.share)
 
 
 def kept(seeds: torch.Tensor, places: torch.Tensor, share: float) -> torch.Tensor:
@@ -37,8 +37,13 @@ def kept(seeds: torch.Tensor, places: torch.Tensor, share: float) -> torch.Tenso
 
     Both are int64, and broadcast; the answer is a tensor of bool.
     """
+    drawn = (mixed(seeds, places) >> 31) & ((1 << _BITS) - 1)
+    return drawn >= int(share * (1 << _BITS))
+
+
+def mixed(seeds: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Return a seed for each place of the samples with ``seeds``; all are int64, and broadcast."""
     bits = seeds + (places + 1) * _STEP
     for multiplier in _MULTIPLIERS:
         bits = (bits ^ (bits >> 30)) * multiplier
-    drawn = (bits >> 31) & ((1 << _BITS) - 1)
-    return drawn >= int(share * (1 << _BITS))
+    return bits

@@ -9,13 +9,14 @@ import pyarrow as pa
 from bigembed import encoders, growth
 from bigembed.config.schema import Job
 from bigembed.cores import available_cores
-from bigembed.data import Parts, open_data, open_part
+from bigembed.data import Parts
 from bigembed.data.order import Order
 from bigembed.encoders import Column, Encoder
 from bigembed.errors import UserError
 from bigembed.examples import table_columns
-from bigembed.prepare import columns_of, load_encoders
-from bigembed.report import say, telling
+from bigembed.joining import open_joined, open_parts
+from bigembed.prepare import load_encoders
+from bigembed.report import telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,9 @@ def open_run_data(job: Job, encoders_folder: Path, part: str, elsewhere: bool) -
     """
     known = load_encoders(job, encoders_folder)
     if elsewhere:
-        table, index = open_part(job.data, part, columns_of(job), (), say), None
+        table, index = open_joined(job, part, {}), None
     else:
-        table, index = _part(job, open_data(job.data, columns_of(job), (), say), part)
+        table, index = _part(job, open_parts(job, {}), part)
     return _opened(job, known, table, index, part)
 
 
@@ -67,7 +68,7 @@ def open_job_data(job: Job, part: str) -> Opened:
     UserError
         For whatever is wrong with the data, and where there is no such part.
     """
-    parts, known, threads = open_data(job.data, columns_of(job), (), say), {}, job.runtime.threads or available_cores()
+    parts, known, threads = open_parts(job, {}), {}, job.runtime.threads or available_cores()
     train, rows = _part(job, parts, "train")
     for name, table in job.tables.items():
         columns = list(table_columns(job, name, encoders.KINDS[type(table)], train).values())

@@ -1,4 +1,7 @@
-"""Tables that start from vectors: rank 0 reads the files, once; every rank keeps the rows that it holds, a few megabytes at a time."""
+"""What tables start from instead of random rows: vectors, or (``factorised``) least squares.
+
+Rank 0 reads the files of vectors, once; every rank keeps the rows that it holds, a few megabytes at a time.
+"""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +23,12 @@ from bigembed.pretrained.steps import Put, Step
 from bigembed.report import reading, say
 from bigembed.runtime import Runtime
 from bigembed.sharding.rows import START, forget_caches, states, weights
+from bigembed.starting.factorised import start_from_interactions
 from bigembed.starting.held import Held
 from bigembed.starting.keeping import keep_starts, pull_back, release, thaw
 from bigembed.starting.sharing import shared
 
-__all__ = ["keep_starts", "pull_back", "release", "start_from_vectors", "thaw"]
+__all__ = ["keep_starts", "pull_back", "release", "start_from_interactions", "start_from_vectors", "thaw"]
 
 
 def start_from_vectors(
