@@ -22,8 +22,12 @@ def evaluate(
     batch_size: int,
     runtime: Runtime,
     check: Callable[[], None] = lambda: None,
+    ranking: Ranking | None = None,
 ) -> dict[str, float]:
-    """Return the head's figures on a part and its number of samples, the same on every rank; ``check`` is called every step."""
+    """Return the head's figures on a part and its number of samples, the same on every rank.
+
+    ``check`` is called every step. ``ranking``, for ranking heads, is a fresh one that the caller wants to ask for more.
+    """
     if part.cases is not None:
         return evaluate_lists(model, part, batch_size, runtime, check)
     examples, rows = part.examples, part.rows
@@ -35,7 +39,7 @@ def evaluate(
     head = model.module.head
     head = getattr(head, "module", head)  # several ranks wrap it
     config, groups = examples.job.head, examples.groups
-    figures = Ranking(config) if isinstance(config, RankingHead) else Classification()
+    figures = (ranking or Ranking(config)) if isinstance(config, RankingHead) else Classification()
     model.eval()
     try:
         for batch in Ahead(partial(collate, examples), shares()):

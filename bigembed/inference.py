@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,16 @@ from bigembed.batch import collate
 from bigembed.composed import composed, is_composed
 from bigembed.config.kinds import kind_of
 from bigembed.config.physical import part_name, parts, physical
-from bigembed.config.schema import BagHead, DType, Job, RankingHead, RetrievalHead, Which
+from bigembed.config.schema import BagHead, DType, Job, Of, RankingHead, RetrievalHead, Which
 from bigembed.encoders import Encoder, Scale
 from bigembed.errors import UserError
 from bigembed.examples import Examples, open_examples
-from bigembed.joining import columns_of, joined, open_catalogues
+from bigembed.joining import Catalogues, columns_of, joined, open_catalogues
 from bigembed.managed import residents_of
 from bigembed.model import Model
 from bigembed.optim import OF_TABLES, collections
 from bigembed.prepare import load_encoders, load_scales
-from bigembed.recommending.asking import Asked, Scene, among, open_scene
+from bigembed.recommending.asking import Scene, among, open_scene
 from bigembed.recommending.finding import Recommender
 from bigembed.recommending.tables import as_table, ids_of, schema_of
 
@@ -48,7 +49,7 @@ class Loaded:
         names = physical(job).tables
         self._matrices = {name: run.read_array(checkpoint / "tables" / f"{name}.weight.npy") for name in names}
         self._model = _model(job, checkpoint, self._matrices)
-        self._asked: tuple[Recommender, Asked] | None = None
+        self._asked: tuple[Recommender, np.ndarray] | None = None
 
     def __repr__(self) -> str:
         """Return what is in it, in a line."""
@@ -186,7 +187,7 @@ class Loaded:
             raise UserError(
                 f"there is no column '{missing[0]}' to predict from; there are: {', '.join(table.column_names)}"
             )
-        table = joined(self.job, table, open_catalogues(self.job, None), "input")
+        table = joined(self.job, table, self._catalogues, "input")
         examples = open_examples(self.job, self._encoders, self._scales, table, None, "input")
         size = self.job.trainer.eval_batch_size
         for start in range(0, len(table), size):
@@ -221,18 +222,23 @@ class Loaded:
         if self._asked is None:
             scene, everybody = open_scene(self.job, self.checkpoint.parents[1])
             self._asked = self.recommender(scene), everybody
-        recommender, asked = self._asked
+        recommender, asking = self._asked
         scene = recommender.scene
         if users is not None:
-            asked = among(scene.users, users)
-        found = recommender.lists(asked, min(k, len(scene.items)), seen, recommender.exact)
-        ids = ids_of(scene, asked)
+            asking = among(scene.users, users)
+        found = recommender.lists(asking, min(k, len(scene.items)), seen, recommender.exact)
+        ids = ids_of(scene, Of.user)
         tables = [as_table(ids, codes, lists) for codes, lists in found]
         return pa.concat_tables(tables) if tables else schema_of(ids).empty_table()
 
-    def recommender(self, scene: Scene) -> Recommender:
-        """Return what finds the items of a scene."""
-        return Recommender(self.job, self._model, self._encoders, self._scales, scene)
+    def recommender(self, scene: Scene, of: Of = Of.user) -> Recommender:
+        """Return what finds the items of a scene for users, or neighbours of items."""
+        return Recommender(self.job, self._model, self._encoders, self._scales, scene, of)
+
+    @cached_property
+    def _catalogues(self) -> Catalogues:
+        """The users and items that rows name, read when first asked for."""
+        return open_catalogues(self.job, None)
 
     def _batch(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
         with torch.no_grad():

@@ -17,6 +17,7 @@ from bigembed.report import say
 from bigembed.run import ENCODERS
 from bigembed.wishes import NUMBERS, VALUES, WEIGHTS
 
+BLOCK = 1 << 20  # rows joined at once: Arrow's texts end at 2 GiB
 SLICES = ("activity", "popularity")  # that are no columns
 Wishes = dict[str, pa.DataType]
 Catalogues = dict[Of, Catalogue]
@@ -165,13 +166,14 @@ def joined(job: Job, table: pa.Table, catalogues: Catalogues, part: str) -> pa.T
         names = [name for name in wishes_of(job, of) if name != key]
         if not names:
             continue
-        if table[key].null_count:
+        keys = table[key]
+        if keys.null_count:
             raise UserError(
-                f"row {_first_null(table[key])} of the {part} has no {of.name} (column '{key}' is null), as have {table[key].null_count:,} of "
-                f"{table.num_rows:,} rows; drop them"
+                f"row {_first_null(keys)} of the {part} has no {of.name} (column '{key}' is null), as have {keys.null_count:,} of "
+                f"{len(keys):,} rows; drop them"
             )
-        codes = catalogue.codes(table[key])
-        check_known(codes, table[key], of, part)
+        codes = catalogue.codes(keys)
+        check_known(codes, keys, of, part)
         looked_up = kinds_by_column(job, of)
         for name in names:
             column = catalogue.table[name]
@@ -181,10 +183,13 @@ def joined(job: Job, table: pa.Table, catalogues: Catalogues, part: str) -> pa.T
                 )
             if name in looked_up and column.null_count:
                 raise UserError(
-                    f"row {_first_null(column)} of data.{of.name}s has nothing (null) in column '{name}', as have {column.null_count:,} of "
-                    f"{len(column):,} rows; fill them, for example with empty texts"
+                    f"row {_first_null(column)} of data.{of.name}s has nothing (null) in column '{name}', as have "
+                    f"{column.null_count:,} of {len(column):,} rows; fill them, for example with empty texts"
                 )
-            table = table.append_column(name, catalogue.table[name].take(pa.array(codes)))
+            blocks = [column.take(pa.array(codes[start : start + BLOCK])) for start in range(0, len(codes), BLOCK)]
+            table = table.append_column(
+                name, pa.chunked_array([part for each in blocks for part in each.chunks], column.type)
+            )
     return table
 
 

@@ -63,6 +63,12 @@ class Ranking:
     ----------
     config : RankingHead
         Names the labels and their losses.
+
+    Attributes
+    ----------
+    bins : dict of str to ndarray, shape (20, 3), float64
+        What the calibration error is made of, of every binary label, on rank 0 after ``result``: of each bin the rows, the sum of their
+        predictions and that of their labels.
     """
 
     def __init__(self, config: RankingHead) -> None:
@@ -71,6 +77,7 @@ class Ranking:
         self.sums = torch.zeros(2 + 3 * len(self.labels), dtype=torch.float64)
         self.keys: list[np.ndarray] = []
         self.groups: list[np.ndarray] = []
+        self.bins: dict[str, np.ndarray] = {}
 
     def update(
         self, losses: torch.Tensor, predictions: torch.Tensor, labels: torch.Tensor, groups: np.ndarray | None = None
@@ -127,7 +134,10 @@ class Ranking:
         columns = iter(keys.T)
         by_label: dict[str, dict[str, float]] = {}
         for label, binary, own in zip(self.labels, self.binary, sums[2:].reshape(3, -1).T / rows, strict=True):
-            by_label[label] = _of_binary(label, own, next(columns), groups) if binary else _of_ratings(own)
+            if binary:
+                by_label[label], self.bins[label] = _of_binary(label, own, next(columns), groups)
+            else:
+                by_label[label] = _of_ratings(own)
         figures = {"loss": float(sums[1]) / rows}
         if len(self.labels) == 1:
             return figures | by_label[label] | {"samples": rows}
@@ -144,8 +154,10 @@ def _of_ratings(means: np.ndarray) -> dict[str, float]:
     return {"squared_error": squared, "rmse": squared**0.5, "mae": absolute}
 
 
-def _of_binary(label: str, means: np.ndarray, keys: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """Return the figures of a binary label.
+def _of_binary(
+    label: str, means: np.ndarray, keys: np.ndarray, groups: np.ndarray
+) -> tuple[dict[str, float], np.ndarray]:
+    """Return the figures of a binary label, and its bins as ``Ranking`` has them, of which there are none where a prediction is NaN.
 
     Parameters
     ----------
@@ -161,7 +173,7 @@ def _of_binary(label: str, means: np.ndarray, keys: np.ndarray, groups: np.ndarr
     entropy, predicted, ones = means.tolist()
     figures = {"log_loss": entropy}
     if isnan(predicted):  # then order means nothing
-        return {"auc": nan} | figures
+        return {"auc": nan} | figures, np.empty((0, 3))
     in_order = np.sort(keys)
     if 0 < ones < 1:
         figures["auc"] = _areas(in_order)[0]
@@ -178,8 +190,8 @@ def _of_binary(label: str, means: np.ndarray, keys: np.ndarray, groups: np.ndarr
             _warn(f"no group has both a 0 and a 1 of '{label}', so that there is no gauc")
     if ones:
         figures["calibration"] = predicted / ones
-    errors = _errors(in_order & 1, (in_order >> 1).view(np.float32), BINS)
-    return figures | {"calibration_error": float(np.abs(errors).sum() / len(keys))}
+    bins = _bins(in_order & 1, (in_order >> 1).view(np.float32), BINS)
+    return figures | {"calibration_error": float(np.abs(bins[:, 1] - bins[:, 2]).sum() / len(keys))}, bins
 
 
 @numba.njit(nogil=True, cache=True)
@@ -210,19 +222,21 @@ def _areas(keys: np.ndarray) -> tuple[float, int, int]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _errors(labels: np.ndarray, predictions: np.ndarray, bins: int) -> np.ndarray:
-    """Return every bin's sum of predictions minus labels, float64, of rows in ascending order of prediction."""
-    sums, rows, begin = np.zeros(bins), len(labels), 0
+def _bins(labels: np.ndarray, predictions: np.ndarray, count: int) -> np.ndarray:
+    """Return every bin's rows and sums of predictions and labels, shape (count, 3), float64, of rows in ascending order of prediction."""
+    bins, rows, begin = np.zeros((count, 3)), len(labels), 0
     while begin < rows:
         end, ones = begin, 0
         while end < rows and predictions[end] == predictions[begin]:
             ones += labels[end]
             end += 1
-        apart = predictions[begin] - ones / (end - begin)
         for row in range(begin, end):
-            sums[row * bins // rows] += apart
+            own = bins[row * count // rows]
+            own[0] += 1
+            own[1] += predictions[begin]
+            own[2] += ones / (end - begin)  # of equal predictions, so that their order does not matter
         begin = end
-    return sums
+    return bins
 
 
 @cache

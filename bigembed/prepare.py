@@ -205,12 +205,13 @@ def _columns(job: Job, table: pa.Table) -> list[Column]:
 
 def _tell_empty(part: str, columns: list[Column]) -> None:
     """Warn of empty texts and lists: they are no error, but nothing can be told from them."""
-    for column in columns:
-        count = column.empty()
-        if count:
-            say(
-                f"warning: {count:,} of {len(column):,} {column.what} in column '{column.name}' of the {part} are empty"
-            )
+    found = [(column, count) for column in columns if (count := column.empty())]
+    if len(found) > 1:
+        named = ", ".join(f"{count:,} in '{column.name}'" for column, count in found)
+        say(f"warning: of the {len(columns[0]):,} values that each column of the {part} has, some are empty: {named}")
+    elif found:
+        column, count = found[0]
+        say(f"warning: {count:,} of {len(column):,} {column.what} in column '{column.name}' of the {part} are empty")
 
 
 def _judged(

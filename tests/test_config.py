@@ -143,12 +143,12 @@ UNKNOWN = {
         "blocks, buckets",
     ],
     "table@tables.text=managed tables.text.decai=3": ["'tables.text.decai'", "did you mean 'decay'?", "policy"],
-    "+number@numbers.price=column numbers.price.lag=true": ["'numbers.price.lag'", "column, log, standardise"],
+    "+number@numbers.price=column numbers.price.lag=true": ["'numbers.price.lag'", "column, log, of, standardise"],
     "numbers.price.column=price": ["'numbers.price.column'", "below 'numbers': none"],
     "features.text.colum=x": [
         "'features.text.colum'",
         "did you mean 'column'?",
-        "column, crossed_with, of_another, pooling, table, weights",
+        "column, crossed_with, of, of_another, pooling, table, weights",
     ],
     "head.attention=8": ["'head.attention' here, only with head=attention", "classes, dropout, hidden, label"],
     "head=autoencoder head.label=a": [
@@ -184,7 +184,6 @@ VALUES = {
     "optim.schedule=step": ["optim.schedule=step", "[constant, linear, cosine]"],
     "runtime.device=tpu": ["runtime.device=tpu", "[auto, cpu, cuda]"],
     "trainer.test_with=first": ["trainer.test_with=first", "[best, last]"],
-    "trainer.monitor=f1": ["trainer.monitor=f1", "[accuracy, loss]"],
     "features.text.pooling=max": ["features.text.pooling=max", "[mean, sum, none]"],
     "sharding.kind=rows": [
         "sharding.kind=rows",
@@ -216,7 +215,10 @@ VALUES = {
     "features.text.weights=[a]": ["features.text.weights=[a]", "string"],
     "+number@numbers.price=column numbers.price.column=a numbers.price.log=maybe": ["numbers.price.log=maybe", "bool"],
     "+number@numbers.price=column": ["numbers.price.column must be given"],
-    "data=files data.format=xml": ["data.format=xml", "[auto, parquet, csv, jsonl, datasets]"],
+    "data=files data.format=xml": [
+        "data.format=xml",
+        "[auto, parquet, csv, jsonl, datasets, criteo, movielens, ncf, user_items]",
+    ],
     "-m optim.tables.kind=sgd,adam": ["optim.tables.kind=adam", "[rowwise_adagrad, adagrad, sgd]"],
     "optim.tables=sgd": ["optim.tables=sgd", "TableOptimConfig"],
     "trainer.epochs=${nope}": ["trainer.epochs", "'nope' not found"],
@@ -224,7 +226,7 @@ VALUES = {
     "features.text.column=???": ["features.text.column must be given"],
 }
 CHOICES = {
-    "data=nope": ["no 'nope' in the group 'data'", "known: files, generated, imdb"],
+    "data=nope": ["no 'nope' in the group 'data'", "known: avazu, clicks, criteo, files, generated, imdb"],
     "data=generate": ["no 'generate'", "did you mean 'generated'?"],
     "head=nope": ["no 'nope' in the group 'head'", "known: attention, autoencoder, bag"],
     "optim=nope": ["no 'nope' in the group 'optim'", "known: adagrad, rowwise_adagrad, sgd"],
@@ -232,8 +234,11 @@ CHOICES = {
     "trainer=nope": ["no 'nope' in the group 'trainer'", "known: default"],
     "plan=nope": ["no 'nope' in the group 'plan'", f"known: {PRESETS}"],
     "plan=h10": ["no 'h10'", "did you mean 'h100'?"],
-    "experiment=nope": ["no 'nope' in the group 'experiment'", "known: autoencoder, imdb, imdb_"],
-    "-m experiment=imdb,nope": ["no 'nope' in the group 'experiment'", "known: autoencoder, imdb, imdb_"],
+    "experiment=nope": ["no 'nope' in the group 'experiment'", "known: autoencoder, avazu_deepfm, beauty_sasrec"],
+    "-m experiment=imdb,nope": [
+        "no 'nope' in the group 'experiment'",
+        "known: autoencoder, avazu_deepfm, beauty_sasrec",
+    ],
     "table@tables.text=nope": ["no 'nope' in the group 'table'", f"known: {TABLES}"],
     "+table@tables.word=nope": ["no 'nope' in the group 'table'", f"known: {TABLES}"],
     "hydra/launcher=nope": ["no 'nope' in the group 'hydra/launcher'"],
@@ -301,13 +306,14 @@ AUTOENCODER = (
     "features.another.of_another=true"
 )
 REFUSED = {
-    "~data": ["data has no kind", "data=generated or data=files"],
+    "~data": ["data has no kind", "data=generated or data=clicks or data=files"],
     "~head": ["head has no kind", "head=bag or head=attention"],
     FILE_OF_A_KIND_LESS_TABLE: [
         "tables.b has no kind",
         "table@tables.b=vocab or table@tables.b=hashed or table@tables.b=ids",
     ],
-    "trainer.epochs=0": ["trainer.epochs is 0; it must be at least 1"],
+    "trainer.epochs=0": ["trainer.epochs is 0, so that nothing is trained"],
+    "trainer.monitor=f1": ["trainer.monitor is f1", "it gives accuracy, loss"],
     "seed=-1": ["seed is -1; it must be at least 0"],
     "seed=9223372036854775808": ["seed is 9223372036854775808; it must be below 9223372036854775808"],
     "data.validation_fraction=1": ["data.validation_fraction is 1.0; it must be below 1.0"],
@@ -625,13 +631,7 @@ def test_every_option_has_a_help_text() -> None:
 def test_every_option_is_in_the_help_of_train(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    general = {
-        path.replace("tables.t.", "tables.NAME.")
-        .replace("features.f.", "features.NAME.")
-        .replace("features.another.", "features.NAME.")
-        .replace("numbers.n.", "numbers.NAME.")
-        for _, path, _, _ in every_option()
-    }
+    general = {re.sub(r"^(tables|features|numbers)\.\w+\.", r"\1.NAME.", path) for _, path, _, _ in every_option()}
     assert len(general) >= 84
     for path in general:
         assert any(line.startswith(f"  {path}=") for line in lines), path
@@ -639,7 +639,9 @@ def test_every_option_is_in_the_help_of_train(capsys: pytest.CaptureFixture[str]
     assert sorted(set(paths)) == sorted(general)
     several = ["buckets", "lower", "max_size", "min_count", "rows", "salt"]
     # Two kinds may have options of one name; what kinds inherit is listed once.
-    assert {path for path in paths if paths.count(path) > 1} == {f"tables.NAME.{name}" for name in several}
+    twice = {f"tables.NAME.{name}" for name in several}
+    twice |= {f"data.{name}" for name in ("rows", "test_rows", "seed", "in_memory_mib", "work_dir")}
+    assert {path for path in paths if paths.count(path) > 1} == twice | {"head.hidden", "head.dropout"}
 
 
 @pytest.mark.parametrize("command", ["plan", "evaluate", "predict", "export"])
@@ -676,12 +678,19 @@ def test_every_choice_of_every_group_composes() -> None:
     place = {"table": "table@tables.text", "feature": "feature@features.text", "number": "+number@numbers.n"}
     besides = {"head=attention": " features.text.pooling=none", "+number@numbers.n=column": " numbers.n.column=n"}
     besides["head=autoencoder"] = f" {AUTOENCODER.removeprefix('head=autoencoder ')}"
+    numbered = " +number@numbers.n=column numbers.n.column=n"
+    besides |= {"head=dlrm": numbered, "head=wide_deep": f" head.wide=[text]{numbered}"}
+    of_items = " features.text.of=item features.text.column=item"
+    besides |= {f"head={name}": of_items for name in ("sasrec", "gru4rec", "history")}
+    of_users = "+feature@features.u=column features.u.column=user features.u.of=user"
+    besides["head=two_tower"] = f"{of_items} {of_users}"
+    besides["data=ncf"] = f" head=two_tower protocol.candidates=given{of_items} {of_users}"
     composed, known = 0, set()
     for group, names in groups.groups().items():
         for name in names:
             choice = f"{place.get(group, group)}={name}"
             job = job_of(choice + besides.get(choice, ""))
-            for axis, node in (("data", job.data), ("table", job.tables["text"]), ("head", job.head)):
+            for axis, node in (("data", job.data), ("table", job.tables.get("text")), ("head", job.head)):
                 if group == axis and name in (kinds.DATA | kinds.TABLES | kinds.HEADS):
                     assert kinds.kind_of(node) == name
                     known.add(name)
@@ -706,7 +715,8 @@ def test_what_an_experiment_says_wins_over_the_default_job() -> None:
         said = leaves("", yaml.safe_load(file.read_text()))
         assert said
         for path, value in said.items():
-            assert values[path] == value, (file.name, path)
+            as_another = re.fullmatch(r"\$\{(.*)\}", str(value))
+            assert values[path] == (values[as_another[1]] if as_another else value), (file.name, path)
         compared += len(said)
     assert compared >= 8
     assert job_of("").data == GeneratedData()
@@ -1228,7 +1238,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "no kind": (b"job: {data: {}, head: {kind: bag}, tables: {}}\n...\n", "it has no 'kind'"),
     "unknown kind": (
         b"job: {data: {kind: tape}, head: {kind: bag}, tables: {}}\n...\n",
-        "data.kind is 'tape'; known: generated, files",
+        "data.kind is 'tape'; known: generated, clicks, files",
     ),
     "unknown table kind": (
         b"job: {data: {kind: files}, head: {kind: bag}, tables: {a: {kind: x}}}\n...\n",
@@ -1373,7 +1383,7 @@ def test_arguments_of_a_command_are_typed() -> None:
     ("arguments", "parts"),
     [
         (["run"], ["'run' is not of the form key=value"]),
-        (["rum=x"], ["no option 'rum'", "run, output, checkpoint"]),
+        (["rum=x"], ["no option 'rum'", "run, output, picture, checkpoint"]),
         ([], ["run= is missing: Run folder."]),
         (["run="], ["run= is missing"]),
         (["run=null"], ["run= is missing"]),

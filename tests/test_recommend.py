@@ -13,6 +13,9 @@ from running import bigembed
 from safetensors.numpy import load_file
 
 from bigembed import load
+from bigembed.config import saved
+from bigembed.errors import UserError
+from bigembed.recommending.asking import open_scene
 
 K = 5
 
@@ -240,6 +243,19 @@ def test_a_sequence_model_reads_the_histories_of_new_users(
     assert [row["user"] for row in rows] == ["bob"] and 7 not in rows[0]["item"]
 
 
+def test_badly_rated_items_are_not_read_but_left_out(data: Path, histories: Path) -> None:
+    job = saved.load(histories)
+    job.interactions.rating, job.interactions.min_rating = "rating", 4.0
+    scene, asking = open_scene(job, histories, asking="8,3")
+    keys = np.array(scene.items.keys.to_pylist())
+    table = pa.concat_tables([pq.read_table(data / f"{part}.parquet") for part in ("train", "test")]).to_pylist()
+    for user, code in zip((8, 3), asking, strict=True):
+        own = sorted((row for row in table if row["user"] == user), key=lambda row: row["time"])
+        read, items = (each.take(np.array([code])).values for each in (scene.before.histories, scene.before.items))
+        assert keys[read].tolist() == [row["item"] for row in own if row["rating"] >= 4]
+        assert keys[items].tolist() == sorted({row["item"] for row in own})
+
+
 def test_neighbours_are_by_the_cosine_and_without_the_item_itself(factors: Path, tmp_path: Path) -> None:
     _, items = factor_rows(factors)
     units = {item: row / np.linalg.norm(row) for item, row in items.items()}
@@ -274,7 +290,6 @@ def test_lists_are_no_longer_than_there_are_items(
 def test_an_index_finds_nearly_the_same(
     factors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
-    pytest.importorskip("usearch")
     exact = recommended(factors, tmp_path / "exact.parquet", *arguments)
     found = recommended(factors, tmp_path / "found.parquet", "search=approximate", *arguments)
     name = "neighbour" if "items=all" in arguments else "item"
@@ -289,7 +304,6 @@ def test_an_index_finds_nearly_the_same(
 def test_who_has_nearly_everything_still_gets_all_that_is_left(
     factors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("usearch")
     from bigembed.recommending import approximate
 
     monkeypatch.setattr(approximate, "MORE", 0)  # as for a user with more items than are asked for besides
@@ -313,9 +327,14 @@ def test_usearch_is_asked_for_where_it_is_not(
 def test_the_model_in_python_recommends_the_same(factors: Path, tmp_path: Path) -> None:
     rows = recommended(factors, tmp_path / "lists.parquet")
     model = load(factors)
-    assert model.recommend(k=K).to_pylist() == rows
-    assert model.recommend([9, 3], K).to_pylist() == [rows[9], rows[3]]
-    assert len(model.recommend([], K)) == 0
+    for asked, wanted in ((None, rows), ([9, 3], [rows[9], rows[3]]), ([], [])):
+        found = model.recommend(asked, K).to_pylist()
+        assert [row["user"] for row in found] == [row["user"] for row in wanted]
+        for row, other in zip(found, wanted, strict=True):
+            check(row, list(zip(other["item"], other["score"], strict=True)))
+    for wrong in ([900], ["3"], [3, "4"], [None]):
+        with pytest.raises(UserError):
+            model.recommend(wrong, K)
 
 
 @pytest.fixture
@@ -356,7 +375,8 @@ WRONG = {
     "output=BAD/nowhere/x.parquet": ["no folder"],
     "output=BAD": ["cannot be written"],
     "search=fast": ["exact or approximate"],
-    "k=0": ["k"],
+    "k=0": ["k is 0"],
+    "k=many": ["k"],
     "features.text.column=x": ["cannot be changed for bigembed recommend"],
     "head.negatives=3": ["cannot be changed for bigembed recommend"],
 }

@@ -198,6 +198,7 @@ def test_towers_of_several_features_and_numbers_find_the_taste(data: Path, tmp_p
     options += ["features.genre.of=item", "+number@numbers.age=column", "numbers.age.column=age", "numbers.age.of=user"]
     options += ["+number@numbers.price=column", "numbers.price.column=price", "numbers.price.of=item"]
     options += ["head.similarity=cosine", "head.temperature=0.2", "head.dropout=0.1", "head.in_batch=true"]
+    options += [*(f"tables.{name}.init_range=0.3" for name in ("text", "item", "genre")), "trainer.epochs=12"]
     told = figures(train(tmp_path / "run", *towers(data), *options, "optim.dense.kind=adam", "optim.dense.lr=0.01"))
     assert told["hr@5"] > 0.35
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from bigembed import run
 from bigembed.commands.asked import write_asked
+from bigembed.commands.calibration_picture import picture
 from bigembed.commands.of_run import on_other_data
 from bigembed.config.arguments import parse
-from bigembed.config.schema import EvaluateOptions, Job
+from bigembed.config.schema import EvaluateOptions, Job, RankingHead, RankingLoss
 from bigembed.cores import by_torchrun
 from bigembed.errors import UserError
 from bigembed.report import told
@@ -33,21 +34,32 @@ def _answer(arguments: list[str], ranks: "Ranks | None") -> None:
     folder = Path(options.run)
     trained, checkpoint = run.open_run(folder, options.checkpoint)
     job, elsewhere = on_other_data(trained, overrides, "evaluate", ("trainer.eval_batch_size", "head.label"))
-    figures = _evaluate(job, trained if elsewhere else None, folder, checkpoint, ranks)
+    if options.picture and not (isinstance(job.head, RankingHead) and RankingLoss.binary in job.head.losses):
+        raise UserError("picture draws the calibration of binary labels, which this run does not predict; leave it out")
+    figures, bins = _evaluate(job, trained if elsewhere else None, folder, checkpoint, ranks)
     if ranks and not ranks.chief:
         return
     for name, values in figures.items():
         print(told(name, values))
+    if options.picture:
+        title = f"Calibration of {folder.resolve().name}, {checkpoint.name}"
+        write_asked("picture", options.picture, picture(title, bins))
     if options.output:
         write_asked("output", options.output, json.dumps({"checkpoint": checkpoint.name, **figures}, indent=1))
 
 
-def _evaluate(job: Job, trained: Job | None, folder: Path, checkpoint: Path, ranks: "Ranks | None") -> dict[str, Any]:
-    """Return the figures of ``job`` by part; where its data is other than that of the run, ``trained`` is the run's job."""
+def _evaluate(
+    job: Job, trained: Job | None, folder: Path, checkpoint: Path, ranks: "Ranks | None"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the figures of ``job`` by part, and of a ranking head the bins of its calibration.
+
+    Where the data is other than that of the run, ``trained`` is the run's job.
+    """
     from bigembed.build import build
     from bigembed.checkpoint import load_checkpoint
     from bigembed.evaluation import evaluate
     from bigembed.examples import table_rows
+    from bigembed.metrics import Ranking
     from bigembed.prepare import prepare_judged, prepare_other
     from bigembed.runtime import start
 
@@ -60,6 +72,10 @@ def _evaluate(job: Job, trained: Job | None, folder: Path, checkpoint: Path, ran
         model = build(job, table_rows(job, encoders), runtime)
         load_checkpoint(checkpoint, model, None, runtime)
         size = job.trainer.eval_batch_size
-        figures = {name: evaluate(model, part, size, runtime) for name, part in parts.items()}
+        figures, bins = {}, {}
+        for name, part in parts.items():
+            ranking = Ranking(job.head) if isinstance(job.head, RankingHead) else None
+            figures[name] = evaluate(model, part, size, runtime, ranking=ranking)
+            bins[name] = ranking.bins if ranking else {}
         del model  # it holds the process group, which ends here
-    return figures
+    return figures, bins

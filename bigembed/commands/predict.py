@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BLOCK = 4096  # lines worked on at once
 HEADLESS = (Format.criteo,)  # forms that the ending of a file does not tell
-SIDES = ("data.path=", "data.users=", "data.items=")  # where the users and items of the rows are, if not where they were
+SIDES = ("data.path=", "data.users=", "data.items=")  # where the files of users and items are now
 
 
 def main(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from bigembed import run
@@ -13,12 +14,12 @@ from bigembed.commands.recommend_output import write_parquet, write_text
 from bigembed.commands.writing import check_out
 from bigembed.config.arguments import parse
 from bigembed.config.schema import Of, RecommendOptions, RetrievalHead
+from bigembed.cores import available_cores
 from bigembed.errors import UserError
 from bigembed.files import replacing
 from bigembed.report import say, telling
 
 if TYPE_CHECKING:
-    from bigembed.recommending.asking import Asked
     from bigembed.recommending.finding import Recommender, Search
 
 
@@ -36,23 +37,24 @@ def main(arguments: list[str]) -> int:
     job, _ = on_other_data(job, overrides, "recommend", ("trainer.eval_batch_size",))
     from bigembed.recommending.asking import open_scene
 
-    of, asking = (Of.user, options.users) if options.items is None else (Of.item, options.items)
-    scene, asked = open_scene(job, folder, of, asking, options.seen, options.history, options.new_items)
-    from bigembed.inference import Loaded  # torch from here on
+    of, who = (Of.user, options.users) if options.items is None else (Of.item, options.items)
+    scene, asking = open_scene(job, folder, of, who, options.seen, options.history, options.new_items)
+    import torch  # here and not before: what is wrong with the data is told at once
+
+    from bigembed.inference import Loaded
     from bigembed.prepare import load_encoders, load_scales
     from bigembed.recommending.tables import as_table, ids_of, schema_of
 
+    torch.set_num_threads(job.runtime.threads or available_cores())
     kept = folder / run.ENCODERS
-    recommender = Loaded(job, checkpoint, load_encoders(job, kept), load_scales(job, kept)).recommender(scene)
-    if of is Of.item:
-        recommender.by_cosine()
+    recommender = Loaded(job, checkpoint, load_encoders(job, kept), load_scales(job, kept)).recommender(scene, of)
     k = _no_more(options.k, len(scene.items) - (of is Of.item))
-    search = _search(options.search, recommender, asked, k, options.seen)
-    ids, tell, done = ids_of(scene, asked), telling(f"{of.name}s", len(asked.codes)), 0
+    search = _search(options.search, recommender, asking, k, options.seen)
+    ids, tell, done = ids_of(scene, of), telling(f"{of.name}s", len(asking)), 0
 
     def tables() -> Iterator[pa.Table]:
         nonlocal done
-        for codes, found in recommender.lists(asked, k, options.seen, search):
+        for codes, found in recommender.lists(asking, k, options.seen, search):
             yield as_table(ids, codes, found)
             done += len(codes)
             tell(done)
@@ -67,6 +69,8 @@ def _check(options: RecommendOptions, overrides: list[str]) -> None:
         raise UserError(
             "items asks for neighbours of items, users and history for items of users; leave one of them out"
         )
+    if options.k < 1:
+        raise UserError(f"k is {options.k}; it must be at least 1")
     if options.search not in ("exact", "approximate"):
         raise UserError(f"search={options.search} is not known; use exact or approximate")
     for text in overrides:
@@ -85,14 +89,14 @@ def _no_more(k: int, items: int) -> int:
     return max(1, min(k, items))
 
 
-def _search(search: str, recommender: "Recommender", asked: "Asked", k: int, seen: bool) -> "Search":
+def _search(search: str, recommender: "Recommender", asking: np.ndarray, k: int, seen: bool) -> "Search":
     """Return the search that is asked for, and tell how well an approximate one does."""
     if search == "exact":
         return recommender.exact
     from bigembed.recommending.approximate import Index, measure
 
-    index, who = Index(recommender), f"{asked.of.name}s"
-    figures = measure(recommender, index, asked, k, seen)
+    index, who = Index(recommender), f"{recommender.of.name}s"
+    figures = measure(recommender, index, asking, k, seen)
     say(
         f"approximate search: recall@{k} {figures.recall:.4f} of the exact lists of {figures.asked:,} {who}; "
         f"{figures.approximate:,.0f} {who}/s, exact {figures.exact:,.0f} {who}/s"

@@ -339,7 +339,7 @@ class ClicksData(DataConfig):
     test_rows: int = option(50_000, "Test rows to make.", minimum=1, maximum=1_000_000_000)
     columns: int = option(8, "Columns of ids: id0, id1, … (whole numbers).", minimum=1, maximum=10_000)
     ids: int = option(1000, "Different ids of each column, from 0 on.", minimum=1, maximum=2**40)
-    numbers: int = option(4, "Columns of numbers: number0, number1, …", minimum=0, maximum=10_000)
+    numbers: int = option(4, "Columns of numbers: number0, number1 and so on.", minimum=0, maximum=10_000)
     exponent: float = option(1.05, "Of Zipf's law, by which ids come.", minimum=0.0, maximum=10.0)
     seed: int = option(0, "Seed of the generator, apart from the seed of the training.", minimum=0)
     in_memory_mib: int = option(
@@ -1165,6 +1165,9 @@ class EvaluateOptions:
 
     run: str = option(MISSING, "Run folder.")
     output: str | None = option(None, "JSON file to write the figures to as well.")
+    picture: str | None = option(
+        None, "HTML file to draw the calibration of a ranking head to: predicted against true shares of ones."
+    )
     checkpoint: Which | None = option(None, "best or last; null: the one that training judged by (trainer.test_with).")
 
 
@@ -1182,7 +1185,7 @@ class PredictOptions:
 
 @dataclass(slots=True)
 class RecommendOptions:
-    """What ``bigembed recommend`` takes; options of the data, such as data.path, can be given besides."""
+    """What ``bigembed recommend`` takes, one process on the CPU; options of the data, such as data.path, can be given besides."""
 
     run: str = option(MISSING, "Run folder of a retrieval or sequence model.")
     users: str | None = option(

@@ -1,6 +1,7 @@
 """The best items by an index (HNSW; Malkov & Yashunin 2018) instead of a look at all, by the library usearch."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 
 from bigembed.errors import UserError
 from bigembed.ragged import Ragged
-from bigembed.recommending.asking import Asked
 from bigembed.recommending.finding import ENTRIES, Recommender, Search
 from bigembed.recommending.tables import Found
+from bigembed.report import telling
 from bigembed.top import Best
 
 MORE = 1000  # items asked for beyond k, at most, in place of those that a user has already
@@ -45,7 +46,8 @@ class Index:
         self._recommender, self._items = recommender, recommender.items.numpy()
         self._threads = torch.get_num_threads()
         self._graph: Any = Graph(ndim=self._items.shape[1], metric="ip", dtype="f32")
-        self._graph.add(np.arange(len(self._items)), self._items, threads=self._threads)
+        tell = telling("items in the index", len(self._items))
+        self._graph.add(np.arange(len(self._items)), self._items, threads=self._threads, progress=_going_on(tell))
 
     def search(self, vectors: torch.Tensor, removed: Ragged | None, k: int) -> Found:
         """Search the index; those who find fewer than there are ask all items. See ``Search``."""
@@ -73,6 +75,16 @@ class Index:
         return codes
 
 
+def _going_on(tell: Callable[[int], None]) -> Callable[[int, int], bool]:
+    """Return a function that tells how far usearch is, and that it is to go on."""
+
+    def told(done: int, total: int) -> bool:
+        tell(done)
+        return True
+
+    return told
+
+
 @dataclass(slots=True)
 class Measured:
     """How an index does on a sample.
@@ -93,11 +105,11 @@ class Measured:
     approximate: float
 
 
-def measure(recommender: Recommender, index: Index, asked: Asked, k: int, seen: bool) -> Measured:
-    """Search for some of those who ask in both ways."""
-    size = min(SAMPLE, len(asked.codes), max(1, ENTRIES // k))
-    places = np.linspace(0, len(asked.codes) - 1, size).astype(np.int64)
-    vectors, removed = recommender.queries(asked.of, asked.codes[places], seen)
+def measure(recommender: Recommender, index: Index, asking: np.ndarray, k: int, seen: bool) -> Measured:
+    """Search in both ways for some of those who ask (int64 codes)."""
+    size = min(SAMPLE, len(asking), max(1, ENTRIES // k))
+    places = np.linspace(0, len(asking) - 1, size).astype(np.int64)
+    vectors, removed = recommender.queries(asking[places], seen)
     right, exact = _timed(recommender.exact, vectors, removed, k)
     found, approximate = _timed(index.search, vectors, removed, k)
     there = right >= 0

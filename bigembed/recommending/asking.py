@@ -41,22 +41,6 @@ class Scene:
     before: Known
 
 
-@dataclass(slots=True)
-class Asked:
-    """Who asks.
-
-    Attributes
-    ----------
-    of : Of
-        Users, who ask for items; or items, whose neighbours are asked for.
-    codes : ndarray, shape (n,), int64
-        In the scene's catalogue, in the order of the lists to come; repeats stay.
-    """
-
-    of: Of
-    codes: np.ndarray
-
-
 def open_scene(
     job: Job,
     folder: Path,
@@ -65,8 +49,8 @@ def open_scene(
     seen: bool = False,
     history: str | None = None,
     new_items: str | None = None,
-) -> tuple[Scene, Asked]:
-    """Open what a run is asked about.
+) -> tuple[Scene, np.ndarray]:
+    """Return what a run is asked about, and the codes (int64) of those who ask, in their order, repeats included.
 
     Parameters
     ----------
@@ -75,7 +59,7 @@ def open_scene(
     folder : Path
         The run folder, which keeps users and items with their features.
     of : Of
-        Whether users ask, or items.
+        Whether users ask for items, or items for their neighbours.
     asking : str, optional
         Who: None and "all", ids with commas between them, or a file. Users whom the run does not know are known by the features
         that the file has, others are left out with a warning.
@@ -107,11 +91,11 @@ def open_scene(
     before = _before(job, tables, users, items, history)
     if of is Of.user and _known_by_histories(job):
         codes = _with_history(codes, before)
-    return Scene(users, items, before), Asked(of, codes)
+    return Scene(users, items, before), codes
 
 
-def among(users: Catalogue, ids: Sequence[int] | Sequence[str]) -> Asked:
-    """Return users by their ids.
+def among(users: Catalogue, ids: Sequence[int] | Sequence[str]) -> np.ndarray:
+    """Return the codes (int64) of users by their ids.
 
     Raises
     ------
@@ -125,7 +109,7 @@ def among(users: Catalogue, ids: Sequence[int] | Sequence[str]) -> Asked:
     codes = users.codes(column)
     if (codes < 0).any():
         raise UserError(f"there is no user {column[int((codes < 0).argmax())].as_py()!r:.60} that the model knows")
-    return Asked(Of.user, codes)
+    return codes
 
 
 def _known_by_histories(job: Job) -> bool:

@@ -1,6 +1,7 @@
 """The best items of users, or of items, block by block."""
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from bigembed.examples import open_pairs
 from bigembed.interactions import Sampler
 from bigembed.pairs import Pairs
 from bigembed.ragged import Ragged
-from bigembed.recommending.asking import Asked, Scene
+from bigembed.recommending.asking import Scene
 from bigembed.recommending.tables import Found
+from bigembed.report import telling
 from bigembed.retrieving import ItemVectors, best_items
 from bigembed.runtime import Runtime
 
@@ -37,48 +39,54 @@ class Recommender:
         By table, and by number.
     scene : Scene
         Users, items, and what they have.
+    of : Of
+        Whether users ask for items, or items for their neighbours by the cosine.
 
     Attributes
     ----------
     items : Tensor, shape (items, dim), float32
-        Vectors whose dot products with those of users are the scores.
+        Vectors whose dot products with those of who asks are the scores.
     """
 
     def __init__(
-        self, job: Job, model: Any, encoders: Mapping[str, Encoder], scales: Mapping[str, Scale], scene: Scene
+        self,
+        job: Job,
+        model: Any,
+        encoders: Mapping[str, Encoder],
+        scales: Mapping[str, Scale],
+        scene: Scene,
+        of: Of = Of.user,
     ) -> None:
-        self._model, self.scene, self._size = model, scene, job.trainer.eval_batch_size
+        self._model, self.scene, self.of, self._size = model, scene, of, job.trainer.eval_batch_size
         self._runtime = Runtime(0, 1, torch.device("cpu"))
         none = np.empty(0, np.int64)
         sampler = Sampler(Sampling.uniform, 0.0, scene.before.counts)  # nothing is drawn
         pairs = Pairs(scene.users, scene.items, none, none, scene.before, None, sampler, 1.0)
         self._examples = open_pairs(job, dict(encoders), dict(scales), pairs)
+        tell, done = telling("vectors of items", len(scene.items)), count(0, self._size)
         with torch.no_grad():
-            self._vectors = ItemVectors(model, self._examples, self._size, self._runtime)
-            self._vectors.vectors = self.items.float()  # tables may be of half precision
+            self._vectors = ItemVectors(model, self._examples, self._size, self._runtime, lambda: tell(next(done)))
+        vectors = self.items.float()  # tables may be of half precision
+        self._vectors.vectors = functional.normalize(vectors, dim=1) if of is Of.item else vectors
 
     @property
     def items(self) -> torch.Tensor:
         """The vectors that are searched."""
         return self._vectors.vectors
 
-    def by_cosine(self) -> None:
-        """Scale the items' vectors to length 1, so that those of items that are asked for find their neighbours."""
-        self._vectors.vectors = functional.normalize(self.items, dim=1)
-
-    def lists(self, asked: Asked, k: int, seen: bool, search: Search) -> Iterator[tuple[np.ndarray, Found]]:
-        """Yield codes of those who are asked for, in order, with the codes and scores of the best ``k`` items of each.
+    def lists(self, asking: np.ndarray, k: int, seen: bool, search: Search) -> Iterator[tuple[np.ndarray, Found]]:
+        """Yield the codes (int64) of those who ask, in order, block by block, with the best ``k`` items of each.
 
         ``seen``: what a user has already is told as well. An item is not its own neighbour.
         """
         size = min(self._size, max(1, ENTRIES // k))
-        for start in range(0, len(asked.codes), size):
-            codes = asked.codes[start : start + size]
-            yield codes, search(*self.queries(asked.of, codes, seen), k)
+        for start in range(0, len(asking), size):
+            codes = asking[start : start + size]
+            yield codes, search(*self.queries(codes, seen), k)
 
-    def queries(self, of: Of, codes: np.ndarray, seen: bool) -> tuple[torch.Tensor, Ragged | None]:
-        """Return the vectors, shape (n, dim), of users or items, and the codes that each is not to find."""
-        if of is Of.item:
+    def queries(self, codes: np.ndarray, seen: bool) -> tuple[torch.Tensor, Ragged | None]:
+        """Return the vectors, shape (n, dim), of those who ask, and the codes that each is not to find."""
+        if self.of is Of.item:
             return self.items[torch.from_numpy(codes)], Ragged(codes, np.arange(len(codes) + 1))
         before = self.scene.before
         with torch.no_grad():

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from bigembed.config.schema import Of
 from bigembed.interactions.keys import TEXTS, as_arrow
-from bigembed.recommending.asking import Asked, Scene
+from bigembed.recommending.asking import Scene
 
 Found = tuple[np.ndarray, np.ndarray]
 """Codes, int64, and scores, float32, of the best k items of each, shape (n, k), the best first; -1 where there are fewer."""
@@ -30,9 +30,9 @@ class Ids:
     names: list[str]
 
 
-def ids_of(scene: Scene, asked: Asked) -> Ids:
+def ids_of(scene: Scene, of: Of) -> Ids:
     """Return the ids of those who ask and of the items, and the columns user, item, score, or item, neighbour, score."""
-    if asked.of is Of.user:
+    if of is Of.user:
         return Ids(scene.users.keys, scene.items.keys, ["user", "item", "score"])
     return Ids(scene.items.keys, scene.items.keys, ["item", "neighbour", "score"])
 

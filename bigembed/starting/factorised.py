@@ -114,7 +114,7 @@ def _rows_of(feature: Feature, codes: np.ndarray, catalogue: Catalogue, table: s
     Raises
     ------
     UserError
-        One has no row, several, or shares it.
+        One has several, or none that is not others' as well.
     """
     rows = np.empty(len(codes), np.int64)
     for start in range(0, len(codes), AT_ONCE):
@@ -127,10 +127,12 @@ def _rows_of(feature: Feature, codes: np.ndarray, catalogue: Catalogue, table: s
                 f"set tables.{table}.tokens=whole"
             )
         rows[start : start + AT_ONCE] = ids.values
-    shared = len(rows) - len(np.unique(rows))
-    if shared:
+    distinct, counts = np.unique(rows, return_counts=True)
+    own = (counts == 1) & (distinct >= feature.encoder.word_rows[0])  # the rows before are for unknown words
+    without = len(rows) - np.count_nonzero(own)
+    if without:
         raise UserError(
-            f"head.als_sweeps needs a row of its own for every {catalogue.what}, but {shared:,} of {len(rows):,} share one in table "
+            f"head.als_sweeps needs a row of its own for every {catalogue.what}, but {without:,} of {len(rows):,} have none in table "
             f"'{table}'; leave tables.{table}.max_size, min_count and lower out"
         )
     return rows

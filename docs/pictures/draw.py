@@ -114,5 +114,66 @@ def sharding() -> str:
     return "\n".join(lines) + "\n"
 
 
+USERS_OF = ["Ann", "Bob", "Cleo"]  # of three samples
+OWN = [0, 1, 0]  # slots of their items
+ITEMS_OF = ["tea", "pen", "hat", "ink"]  # each once: the samples' own, then those that were drawn alone
+DRAWN = [2, 1, 3]  # slots of the shared negatives; the pen is Bob's own item as well
+CELL, LINE, LEFT = 66, 34, 190
+
+
+def x_of_slot(slot: int) -> float:
+    """Return where the middle of a slot is."""
+    return LEFT + (slot + 0.5) * CELL
+
+
+def cells(y: float, words: list[str], label: str, color: str) -> Iterator[str]:
+    """Yield a row of slots, filled as far as there are words, with its label."""
+    yield text(LEFT - 14, y + LINE / 2 + 4, label, 12, "end")
+    for slot in range(len(ITEMS_OF)):
+        x = LEFT + slot * CELL
+        there = slot < len(words)
+        yield rectangle(x + 2, y, CELL - 4, LINE, color if there else PAPER, "none" if there else FAINT, not there)
+        if there:
+            yield text(x + CELL / 2, y + LINE / 2 + 4, words[slot], 13, fill=PAPER, bold=True)
+
+
+def arrow(x: float, y: float, to_x: float, to_y: float, color: str) -> str:
+    """Return a line with a head."""
+    return f'<path d="M{x:g} {y:g} L{to_x:g} {to_y:g}" stroke="{color}" stroke-width="1.6" marker-end="url(#{color[1:]})"/>'
+
+
+def slots() -> str:
+    """Return the picture of a batch of retrieval: its slots, and what the head is told of them."""
+    width, height = LEFT + len(ITEMS_OF) * CELL + 190, 322
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"',
+        '     font-family="Helvetica, Arial, sans-serif" role="img">',
+        "<title>A batch of three samples in four slots: users by sample, every item once, the head told the places</title>",
+        "<defs>",
+    ]
+    for color in COLORS.values():
+        head = f'<path d="M0 0 L6 3 L0 6 z" fill="{color}"/>'
+        lines.append(
+            f'<marker id="{color[1:]}" markerWidth="6" markerHeight="6" refX="5" refY="3" orient="auto">{head}</marker>'
+        )
+    lines += ["</defs>", rectangle(0, 0, width, height, PAPER)]
+    lines += [text(x_of_slot(slot), 24, f"slot {slot}", 10, fill="#57606a") for slot in range(len(ITEMS_OF))]
+    lines += cells(34, USERS_OF, "features of users", COLORS["A"])
+    lines += cells(138, ITEMS_OF, "features of items", COLORS["B"])
+    lines.append(text(LEFT - 14, 96, "own item of each sample", 12, "end"))
+    for sample, slot in enumerate(OWN):
+        lines.append(arrow(x_of_slot(sample), 34 + LINE + 3, x_of_slot(slot), 136, COLORS["A"]))
+    lines.append(text(LEFT - 14, 250, "negatives of all samples", 12, "end"))
+    for place, slot in enumerate(DRAWN):
+        x = x_of_slot(place + 1)
+        lines += [arrow(x, 232, x_of_slot(slot), 138 + LINE + 4, COLORS["B"]), text(x, 250, f"draw {place}", 11)]
+    shared = "Tea is looked up once, and goes through the tower of items once, for Ann and for Cleo."
+    lines.append(text(22, 288, shared, 12, "start"))
+    lines.append(text(22, 308, "The pen was drawn as well: it is a negative of Ann and Cleo, not of Bob.", 12, "start"))
+    lines.append("</svg>")
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    (Path(__file__).parent / "sharding.svg").write_text(sharding())
+    for name, picture in {"sharding": sharding, "slots": slots}.items():
+        (Path(__file__).parent / f"{name}.svg").write_text(picture())
