@@ -55,6 +55,8 @@ class Batch(Pipelineable):
         Tokens in the texts, n-grams not counted.
     extras : dict of str to Tensor
         What the head of a retrieval job is told besides.
+    single : bool
+        Whether no bag of ``features`` has two ids, so that sums are means.
     """
 
     features: KeyedJaggedTensor | None
@@ -67,6 +69,7 @@ class Batch(Pipelineable):
     rows: np.ndarray
     tokens: int
     extras: dict[str, torch.Tensor] = field(default_factory=dict)
+    single: bool = False
 
     @property
     def samples(self) -> int:
@@ -127,9 +130,9 @@ def collate(
         return _of_pairs(examples, found, slots, size, seeds, weight, rows)
     labels = np.empty(0, np.int64) if examples.labels is None else _padded(examples.labels[rows], size)
     numbers = _padded(examples.numbers[Of.sample][rows], size)
-    keyed, tokens = _keyed(examples, dict.fromkeys(Of, rows), size, others)
+    keyed, tokens, single = _keyed(examples, dict.fromkeys(Of, rows), size, others)
     dense = (torch.from_numpy(each) for each in (numbers, labels, _padded(seeds, size)))
-    return Batch(*keyed, *dense, weight, rows, tokens)
+    return Batch(*keyed, *dense, weight, rows, tokens, single=single)
 
 
 def collate_users(examples: Examples, users: np.ndarray, before: Known, size: int) -> Batch:
@@ -161,15 +164,15 @@ def _of_pairs(
     numbers = np.zeros((slots, len(examples.job.numbers)), np.float32)
     numbers[: len(found.users)] += examples.numbers[Of.user][found.users]
     numbers[: len(found.codes)] += examples.numbers[Of.item][found.codes]
-    keyed, tokens = _keyed(examples, {Of.user: found.users, Of.item: found.codes}, slots, None)
+    keyed, tokens, single = _keyed(examples, {Of.user: found.users, Of.item: found.codes}, slots, None)
     wide = dict.fromkeys(("lengths",) if "lengths" in found.extras else ("item", "own", "own_out", "out"), size)
-    wide["item_seeds"] = slots
+    wide["item_seeds"] = max(1, len(found.codes))  # what is filled up needs an item to name
     extras = {
         name: torch.from_numpy(_padded(each, wide[name]) if name in wide else each)
         for name, each in found.extras.items()
     }
     dense = (torch.from_numpy(each) for each in (numbers, np.empty(0, np.int64), _padded(seeds, size)))
-    return Batch(*keyed, *dense, weight, rows, tokens, extras)
+    return Batch(*keyed, *dense, weight, rows, tokens, extras, single)
 
 
 def _padded(values: np.ndarray, size: int) -> np.ndarray:
@@ -181,8 +184,8 @@ def _padded(values: np.ndarray, size: int) -> np.ndarray:
 
 def _keyed(
     examples: Examples, rows: Rows, slots: int, others: np.ndarray | None
-) -> tuple[list[KeyedJaggedTensor | None], int]:
-    """Return the ids of the features at their rows, without weights, with weights, and the sizes of elements; and the tokens."""
+) -> tuple[list[KeyedJaggedTensor | None], int, bool]:
+    """Return ids of the features at their rows, without weights, with them, and sizes of elements; tokens; whether bags are ``single``."""
     plain, weighted, sizes = Keyed([]), Keyed([], []), Keyed([])
     tokens = 0
     for feature in examples.features:
@@ -190,7 +193,8 @@ def _keyed(
         encoded = feature.encode(own)
         _place(examples.job, feature, encoded, own, plain, weighted, sizes)
         tokens += int(encoded.tokens.sum())
-    return [keyed.tensor(slots) for keyed in (plain, weighted, sizes)], tokens
+    single = all(len(ids.values) <= len(ids) and (ids.lengths <= 1).all() for _, ids in plain.entries)
+    return [keyed.tensor(slots) for keyed in (plain, weighted, sizes)], tokens, single
 
 
 @dataclass(slots=True)
@@ -213,6 +217,7 @@ class Keyed:
             keys=[key for key, _ in self.entries],
             values=torch.from_numpy(joined.values.astype(np.int64, copy=False)),
             lengths=torch.from_numpy(lengths),
+            length_per_key=[len(each.values) for each in entries],
             weights=None if self.weights is None else torch.from_numpy(np.concatenate(self.weights)),
         )
 

@@ -182,7 +182,7 @@ class Means(nn.Module):
 
     def forward(self, sums: torch.Tensor, batch: Any) -> torch.Tensor:
         """Return the pooled vectors, shape (samples, width), of ``sums`` of that shape."""
-        if not self.any:
+        if not self.any or (self.simple and batch.single):
             return sums
         lengths = batch.features.lengths().view(self.keys, -1)
         if self.simple and self.single:

@@ -459,3 +459,17 @@ def test_options_that_contradict_each_other_are_refused(data, capsys, more, mess
 def test_dot_products_need_two_vectors(data, capsys):
     assert bigembed("train", *FILES, f"data.path={data}", *feature("item", "sample"), *LOOP, "head=dlrm", *CLICKS) == 2
     assert "there is one feature alone; add features or numbers" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- real clicks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["criteo_dlrm", "criteo_dcnv2"])
+def test_the_experiments_on_criteo_rank_real_clicks(data_dir, tmp_path, experiment):
+    if not (data_dir / "criteo-sample").is_dir():
+        pytest.skip(f"no clicks in {data_dir}")
+    parts = [f"data.path={data_dir}/criteo-sample", "data.validation=dev", "data.test=test"]
+    options = [f"experiment={experiment}", *parts, "runtime.tensorboard=false", f"hydra.run.dir={tmp_path}/run"]
+    assert bigembed("train", *options) == 0
+    assert figures_of(tmp_path / "run")["test"]["auc"] > 0.68

@@ -8,6 +8,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bigembed.config.bounds import check_options
 from bigembed.errors import UserError
 
 Options = TypeVar("Options")
@@ -44,9 +45,11 @@ def parse(arguments: Sequence[str], options: type[Options]) -> tuple[Options, li
         if known[key].default == "???" and not values.get(key):
             raise UserError(f"{key}= is missing: {known[key].metadata['help']}")
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(options), values)), of_the_job  # type: ignore[return-value]
+        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(options), values))
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(f"{getattr(error, 'full_key', '') or 'option'}: {str(error).splitlines()[0]}") from None
+    check_options(found)
+    return found, of_the_job  # type: ignore[return-value]
 
 
 def _is_list(field: Any) -> bool:

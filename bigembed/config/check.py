@@ -1,11 +1,10 @@
 """What the types alone cannot hold: bounds, and options that must fit each other. No torch, no data."""
 
-import dataclasses
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from bigembed.config import kinds
+from bigembed.config.bounds import check_options
 from bigembed.config.check_pretrained import check_pretrained
 from bigembed.config.check_recommendation import check_recommendation
 from bigembed.config.check_tables import check_tables
@@ -24,8 +23,7 @@ def check(job: Job) -> None:
         Naming the path of the option, its value and what would be right.
     """
     _check_kinds(job)
-    for path, value, metadata in _options("", job):
-        _check_bounds(path, value, metadata)
+    check_options(job)
     _check_names(job)
     own_part = getattr(job.data, "validation", None) is not None
     if job.trainer.early_stop is not None and job.data.validation_fraction == 0 and not own_part:
@@ -55,39 +53,6 @@ def _check_kinds(job: Job) -> None:
         if type(node) not in axis.values():
             choices = " or ".join(f"{group}={name}" for name in axis)
             raise UserError(f"{path} has no kind; choose one by {choices}, with a + in front where none was chosen")
-
-
-def _options(path: str, node: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield path, value and metadata of every option below ``node``."""
-    for field in dataclasses.fields(node):
-        value, here = getattr(node, field.name), f"{path}{field.name}"
-        if dataclasses.is_dataclass(value):
-            yield from _options(f"{here}.", value)
-        elif isinstance(value, dict):
-            for name, entry in value.items():
-                yield from _options(f"{here}.{name}.", entry)
-        else:
-            for entry in value if isinstance(value, list) else [value]:
-                yield here, entry, field.metadata
-
-
-def _check_bounds(path: str, value: Any, metadata: Any) -> None:
-    if isinstance(value, list | dict):  # OmegaConf takes these as entries of any list
-        raise UserError(f"{path} has an entry {value}; its entries are plain values")
-    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
-        return
-    rules = {
-        "minimum": (lambda bound: value >= bound, "at least"),
-        "above": (lambda bound: value > bound, "above"),
-        "maximum": (lambda bound: value <= bound, "at most"),
-        "below": (lambda bound: value < bound, "below"),
-        "multiple": (lambda bound: value % bound == 0, "a multiple of"),
-    }
-    if value != value or value in (float("inf"), float("-inf")):
-        raise UserError(f"{path} is {value}; it must be a finite number")
-    for name, (holds, words) in rules.items():
-        if name in metadata and not holds(metadata[name]):
-            raise UserError(f"{path} is {value}; it must be {words} {metadata[name]}")
 
 
 def _check_names(job: Job) -> None:

@@ -74,7 +74,7 @@ def _check_whose(job: Job) -> None:
         crossed = each.crossed_with if isinstance(each, FeatureConfig) else []
         if not there and (each.column != own[each.of] or crossed):
             raise UserError(
-                f"{path}.of is {each.of.name}, so that column '{each.column}' is one of data.{each.of.name}s, which is null; name that file, "
+                f"{path}.of is {each.of.name}, so that column '{each.column}' is one of data.{each.of.name}s; name that file, "
                 f"or the column of the ids, interactions.{each.of.name}"
             )
         if isinstance(each, FeatureConfig) and each.of_another:
@@ -247,7 +247,7 @@ def _check_protocol(job: Job) -> None:
         raise UserError("interactions.rating and interactions.min_rating go together; give both, or none")
     if own.test_split is not None and (files is None or files.test is not None):
         raise UserError("interactions.test_split takes the test part off the training part; set data.test=null with it")
-    if own.split is Split.time and own.time is None or own.test_split is Split.time and own.time is None:
+    if Split.time in (own.split, own.test_split) and own.time is None:
         raise UserError("a split by time needs the column of times; name it: interactions.time")
     for name in job.protocol.slices:
         if name not in ("activity", "popularity") and (files is None or files.users is None):

@@ -2,15 +2,20 @@
 
 An id is drawn by Zipf's law: rank ``r`` (the first is 1) in proportion to ``r ** -exponent``; beyond the first 4096 ranks the law
 goes down in steps, of 1/256 of the rank. A keyed shuffle makes ids of ranks, so the frequent ids are not the small ones. A number is
-about normal (a sum of four uniform ones), and one in 20 is missing. With ``h`` for a hash that is about normal, the logit is
+about normal (a sum of four uniform ones), and one in 20 is missing. The logit is the sum of
 
-    INTERCEPT + SPREAD / sqrt(columns) * sum_c s(c) h(c)                                 every id has an effect,
-              + SPREAD / sqrt(pairs) * sum_c s(c) s(c + 1) f(c) · f(c + 1) / sqrt(2)     columns 0 and 1, 2 and 3, … go together,
-              + SPREAD / sqrt(numbers) * sum_j a_j g_j(x_j)                              and numbers count, straight or bent,
+    INTERCEPT
+    OWN / sqrt(columns) * s h                                   for every id
+    PAIRED / sqrt(2 * PAIRS) * s f · s' f'                      for the ids of columns 0 and 1, and of columns 2 and 3
+    BY_NUMBERS / sqrt(numbers) * (±x or ±(|x| - 0.8) / 0.6)     for every number; a missing one counts as 0
 
-where ``f`` are two numbers of each id, ``g_j(x)`` is ``x`` or ``(|x| - 0.8) / 0.6``, ``a_j`` is 1 or -1, and missing numbers count as 0.
-``s = share / (share + RARE)`` makes ids that come seldom count little: else nobody could learn what they do, and the best figure would
-be out of reach. The label is 1 with probability ``sigmoid(logit)``.
+where ``h`` and the two entries of ``f`` are about normal, by hashes of the column and the rank. ``s`` goes with
+``share / (share + RARE)``: ids that come seldom count little, else nobody could learn what they do, and the best figure would be out of
+reach. It is scaled so that its mean square over rows is 1 (by at most 10, where all ids are rare). The label is 1 with probability
+``sigmoid(logit)``.
+
+With the default options the best area under the curve is 0.8551 on average over labels, 0.8565 on those that are drawn. A core makes
+8 to 25 million ids a second.
 
 All is integer arithmetic on hashes, and additions, multiplications, divisions and roots, which are the same on every machine, bit for
 bit; a longer part begins with a shorter one.
@@ -38,13 +43,12 @@ from bigembed.errors import UserError
 from bigembed.hashing import hash_integers, mix, permuted, reduce
 from bigembed.wishes import Columns
 
-INTERCEPT = -1.0
-OWN, PAIRED, BY_NUMBERS = 0.9, 0.9, 0.9
-RARE = 1 / 1000
-FAINT = 0.01
+INTERCEPT, OWN, PAIRED, BY_NUMBERS = -1.0, 1.2, 0.5, 1.5  # of a DLRM's shortfall most is by pairs, and least by numbers
+RARE = 1 / 20
 PAIRS = 2
 
 _VERSION = 1  # counts up when the same options give other rows, so that old files are not taken
+_FAINTEST = 0.01  # mean square of what ids count that is still made up for
 _PARTS = {"train": "rows", "test": "test_rows"}
 _MISSING = 0.05
 _HEAD, _STEP = 4096, 256  # ranks that are cells of their own; of the others a cell is a so-manieth of its first rank
@@ -214,7 +218,9 @@ def _ids(config: ClicksData, law: _Law, names: list[str], states: np.ndarray, lo
     for c, key in enumerate(keys):
         ranks = np.empty(len(states), np.int64)
         _draw_ranks(c, states, law.firsts, law.widths, law.totals, law.guide, cells, ranks)
-        _add_effects(key, cells, ranks, law.strengths, own, paired if c % 2 and c < 2 * PAIRS else 0.0, factors, logit)
+        _add_effects(key, cells, ranks, law.strengths, own, logit)
+        if c < 2 * PAIRS:
+            _add_pairs(key, cells, ranks, law.strengths, paired if c % 2 else 0.0, factors, logit)
         if f"id{c}" in wanted:
             made[f"id{c}"] = pa.array(permuted(ranks, config.ids, int(key)))
     return made
@@ -235,6 +241,7 @@ def _numbers(config: ClicksData, names: list[str], states: np.ndarray, logit: np
 
 
 def _law(ids: int, exponent: float) -> _Law:
+    """Return Zipf's law for so many ids."""
     firsts, rank = [], 0
     while rank < ids:
         firsts.append(rank)
@@ -247,7 +254,7 @@ def _law(ids: int, exponent: float) -> _Law:
     guide = np.searchsorted(bounds, np.arange(1 << _GUIDE) << (_BITS - _GUIDE), "right")
     shares = weights / totals[-1] / widths
     strengths = shares / (shares + RARE)
-    strengths /= np.sqrt(max(np.cumsum(strengths**2 * shares * widths)[-1], FAINT))
+    strengths /= np.sqrt(max(np.cumsum(strengths**2 * shares * widths)[-1], _FAINTEST))
     return _Law(starts, widths, bounds, guide, strengths)
 
 
@@ -307,21 +314,28 @@ def _draw_ranks(
 
 @numba.njit(nogil=True, cache=True)
 def _add_effects(
+    key: np.uint64, cells: np.ndarray, ranks: np.ndarray, strengths: np.ndarray, own: float, logit: np.ndarray
+) -> None:
+    """Add what the ids of a column do by themselves."""
+    for i in range(len(ranks)):
+        logit[i] += own * strengths[cells[i]] * _normal(mix(key + np.uint64(ranks[i] + 1) * _GOLDEN))
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_pairs(
     key: np.uint64,
     cells: np.ndarray,
     ranks: np.ndarray,
     strengths: np.ndarray,
-    own: float,
     paired: float,
     factors: np.ndarray,
     logit: np.ndarray,
 ) -> None:
-    """Add what the ids of a column do; where ``paired`` is not 0, with those of the column before, whose ``factors`` are given."""
+    """Add what the ids of a column do with those of the column before, whose ``factors`` are given, and replace these."""
     for i in range(len(ranks)):
-        drawn = mix(key + np.uint64(ranks[i] + 1) * _GOLDEN)
-        strength = strengths[cells[i]]
+        drawn, strength = mix(key + np.uint64(ranks[i] + 1) * _GOLDEN), strengths[cells[i]]
         first, second = strength * _normal(mix(drawn + _GOLDEN)), strength * _normal(mix(drawn - _GOLDEN))
-        logit[i] += own * strength * _normal(drawn) + paired * (first * factors[i, 0] + second * factors[i, 1])
+        logit[i] += paired * (first * factors[i, 0] + second * factors[i, 1])
         factors[i, 0] = first
         factors[i, 1] = second
 
@@ -336,17 +350,17 @@ def _draw_numbers(
     values: np.ndarray,
     there: np.ndarray,
 ) -> None:
+    """Draw a column of numbers, which of them are there, and add what they do."""
     for i in range(len(states)):
         bits = mix(states[i] + np.uint64(place + 1) * _GOLDEN)
-        value = _normal(bits)
         there[i] = share(bits + _GOLDEN) >= _MISSING
-        values[i] = value
-        known = value if there[i] else 0.0
-        logit[i] += effect * ((abs(known) - 0.8) / 0.6 if bent else known)
+        values[i] = _normal(bits) if there[i] else 0.0
+        logit[i] += effect * ((abs(values[i]) - 0.8) / 0.6 if bent else values[i])
 
 
 @numba.njit(nogil=True, cache=True)
 def _draw_labels(states: np.ndarray, logit: np.ndarray, labels: np.ndarray, probability: np.ndarray) -> None:
+    """Turn logits into probabilities, and these into labels."""
     for i in range(len(states)):
         probability[i] = sigmoid(logit[i])
         labels[i] = share(states[i] - _GOLDEN) < probability[i]

@@ -70,18 +70,19 @@ def retrieval_losses(
     Tensor, shape (n,)
         At least 0; where no negative counts, what is left of the formula.
     """
-    users = users / config.temperature  # so that no matrix of scores has to be divided
-    positive = picked(users, items, extras["item"].unsqueeze(1)).squeeze(1)
+    if config.temperature != 1:
+        users = users / config.temperature  # so that no matrix of scores has to be divided
     negatives = _negatives(extras, len(items))
     if config.loss is RetrievalLoss.warp:
-        return _warp(users, items, positive, negatives, extras["items"])
+        return _warp(users, items, extras["item"], negatives, extras["items"])
     if config.hard:
         negatives = _hardest(users, items, negatives, config.hard)
+    positive, own = _scores(users, items, extras["item"], negatives)
     if config.loss is RetrievalLoss.softmax:
-        return _softmax(users, items, positive, negatives)
+        return _softmax(users, items, positive, own, negatives)
     if config.loss is RetrievalLoss.binary:
-        return functional.softplus(-positive) + _softplus_sums(users, items, None, negatives)
-    return _softplus_sums(users, items, positive, negatives) / _counts(negatives).clamp(min=1)
+        return functional.softplus(-positive) + _softplus_sums(users, items, None, own, negatives)
+    return _softplus_sums(users, items, positive, own, negatives) / _counts(negatives).clamp(min=1)
 
 
 def squares(
@@ -134,23 +135,41 @@ def _negatives(extras: dict[str, torch.Tensor], slots: int) -> Negatives:
     )
 
 
-def _softmax(users: torch.Tensor, items: torch.Tensor, positive: torch.Tensor, negatives: Negatives) -> torch.Tensor:
+def _scores(
+    users: torch.Tensor, items: torch.Tensor, item: torch.Tensor, negatives: Negatives
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the scores of each sample's item, (n,), and of its own negatives, (n, k), if any: of those that do not count, ``MASKED``.
+
+    They are picked together: the way back goes through all items once.
+    """
+    if negatives.own is None or negatives.own_out is None:
+        return picked(users, items, item.unsqueeze(1)).squeeze(1), None
+    slots = torch.cat([item.unsqueeze(1), negatives.own], 1)
+    positive, own = picked(users, items, slots).split([1, negatives.own.shape[1]], 1)
+    return positive.squeeze(1), own.masked_fill(negatives.own_out, MASKED)
+
+
+def _softmax(
+    users: torch.Tensor, items: torch.Tensor, positive: torch.Tensor, own: torch.Tensor | None, negatives: Negatives
+) -> torch.Tensor:
     total = torch.full_like(positive, MASKED)
     if negatives.shared is not None:
         some, left = items.index_select(0, negatives.shared), users
         if negatives.logq is not None:  # one more entry of each vector: the correction is part of the product
             left, some = _longer(left, torch.ones_like(positive)), _longer(some, -negatives.logq)
         total = reduced(left, some, negatives.column, negatives.out, log_sum_exp)
-    if negatives.own is not None:
-        scores = _own_scores(users, items, negatives)
-        if negatives.own_logq is not None:
-            scores = scores - negatives.own_logq
+    if own is not None:
+        scores = own if negatives.own_logq is None else own - negatives.own_logq
         total = torch.logaddexp(total, torch.logsumexp(scores, 1))
     return functional.softplus(total - positive)
 
 
 def _softplus_sums(
-    users: torch.Tensor, items: torch.Tensor, taken: torch.Tensor | None, negatives: Negatives
+    users: torch.Tensor,
+    items: torch.Tensor,
+    taken: torch.Tensor | None,
+    own: torch.Tensor | None,
+    negatives: Negatives,
 ) -> torch.Tensor:
     """Return Σ log(1 + exp(s⁻ - taken)), shape (n,), over the negatives; ``taken``, shape (n,), is a number of each sample."""
     total = users.new_zeros(len(users))
@@ -159,26 +178,28 @@ def _softplus_sums(
         if taken is not None:
             left, some = _longer(left, -taken), _longer(some, some.new_ones(len(some)))
         total = reduced(left, some, negatives.column, negatives.out, softplus_sum)
-    if negatives.own is not None:
-        scores = _own_scores(users, items, negatives)
-        scores = scores if taken is None else scores - taken.unsqueeze(1)
+    if own is not None:
+        scores = own if taken is None else own - taken.unsqueeze(1)
         total = total + functional.softplus(scores).sum(1)
     return total
 
 
 def _warp(
-    users: torch.Tensor, items: torch.Tensor, positive: torch.Tensor, negatives: Negatives, count: torch.Tensor
+    users: torch.Tensor, items: torch.Tensor, item: torch.Tensor, negatives: Negatives, count: torch.Tensor
 ) -> torch.Tensor:
     """Return the WARP losses; the draws that do not count are no trials."""
     assert negatives.own is not None and negatives.own_out is not None
     with torch.no_grad():
-        violates = _own_scores(users, items, negatives) > positive.unsqueeze(1) - 1
+        positive, own = _scores(users, items, item, negatives)
+        assert own is not None
+        violates = own > positive.unsqueeze(1) - 1
         before = (violates.cumsum(1) == 0).sum(1, keepdim=True)
         place = before.clamp(max=violates.shape[1] - 1)
         trial = (~negatives.own_out).cumsum(1).gather(1, place).squeeze(1)
         rank = torch.div(count - 1, trial.clamp(min=1), rounding_mode="floor")
         weight = torch.log1p(rank.to(positive.dtype)) * violates.any(1)
-    negative = picked(users, items, negatives.own.gather(1, place)).squeeze(1)
+    slots = torch.cat([item.unsqueeze(1), negatives.own.gather(1, place)], 1)
+    positive, negative = picked(users, items, slots).unbind(1)
     return weight * (1 - positive + negative)
 
 
@@ -192,8 +213,8 @@ def _hardest(users: torch.Tensor, items: torch.Tensor, negatives: Negatives, cou
             scores.append(found)
             slots.append(negatives.shared[columns])
             corrections.append(torch.zeros_like(found) if negatives.logq is None else negatives.logq[columns])
-        if negatives.own is not None:
-            scores.append(_own_scores(users, items, negatives))
+        if negatives.own is not None and negatives.own_out is not None:
+            scores.append(picked(users, items, negatives.own).masked_fill(negatives.own_out, MASKED))
             slots.append(negatives.own)
             corrections.append(torch.zeros_like(scores[-1]))
         together = torch.cat(scores, 1)
@@ -215,12 +236,6 @@ def _counts(negatives: Negatives) -> torch.Tensor:
     if negatives.own_out is not None:
         counts = counts + (~negatives.own_out).sum(1)
     return counts
-
-
-def _own_scores(users: torch.Tensor, items: torch.Tensor, negatives: Negatives) -> torch.Tensor:
-    """Return the scores, shape (n, k), of each sample's own negatives; of those that do not count, ``MASKED``."""
-    assert negatives.own is not None and negatives.own_out is not None
-    return picked(users, items, negatives.own).masked_fill(negatives.own_out, MASKED)
 
 
 def _longer(vectors: torch.Tensor, entry: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Two towers: a vector of the user, one of the item, whose dot product is the score (Covington et al. 2016; Yi et al. 2019)."""
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 from torch import nn
@@ -32,29 +32,31 @@ class Tower(nn.Module):
 
     Attributes
     ----------
-    features : list of slice
-        The columns of the looked-up vectors.
+    columns : list of slice
+        The columns that it reads: those of looked-up vectors, then those of numbers.
+    looked_up : int
+        How many columns those of looked-up vectors are.
     dim : int
         Width of the vector that is made; 0 without features.
     """
 
     def __init__(self, layout: Layout, of: Of, hidden: list[int], dropout: float, first: int = 0) -> None:
         super().__init__()
-        self.features = [columns for name, columns in layout.features.items() if layout.of[name] is of]
+        features = [columns for name, columns in layout.features.items() if layout.of[name] is of]
         numbers = [columns for name, columns in layout.numbers.items() if layout.number_of[name] is of]
-        self.columns = self.features + numbers
+        self.columns = features + numbers
+        self.looked_up = sum(columns.stop - columns.start for columns in features)
         widths = [columns.stop - columns.start for columns in self.columns]
         steps = pairwise([sum(widths), *hidden] if widths else [])
         self.layers = nn.ModuleList(nn.Linear(*step) for step in steps)
         self.dropout = nn.ModuleList(Dropout(dropout, first + layer) for layer in range(max(1, len(self.layers))))
         self.dim = hidden[-1] if widths and hidden else widths[0] if widths else 0
 
-    def forward(self, pooled: torch.Tensor, seeds: torch.Tensor | None) -> torch.Tensor:
-        """Return the vectors, shape (slots, dim), of ``pooled``, shape (slots, width).
+    def forward(self, vectors: torch.Tensor, seeds: torch.Tensor | None) -> torch.Tensor:
+        """Return the vectors, shape (slots, dim), of the tower's columns side by side, shape (slots, width).
 
         Entries are dropped by ``seeds``, int64 (slots,); without them none are.
         """
-        vectors = beside(pooled, self.columns)
         for number, dropout in enumerate(self.dropout):
             if number:
                 vectors = functional.relu(vectors)
@@ -90,18 +92,21 @@ class TwoTower(nn.Module):
         seeds : Tensor, shape (samples,), int64
             By which entries of users are dropped.
         extras : dict of str to Tensor
-            See ``losses.retrieval_losses``; and ``item_seeds``, int64 (slots,), by which entries of items are dropped.
+            See ``losses.retrieval_losses``; and ``item_seeds``, int64 (items,), by which entries are dropped: slots after the first so
+            many hold no item.
 
         Returns
         -------
         Tensor, shape (samples, 1), float
         """
-        users = ready(self.config, self.user_tower(pooled[: len(seeds)], seeds))
-        items = ready(self.config, self.item_tower(pooled, extras["item_seeds"]))
+        of_users, of_items = columns_of(pooled, self.user_tower, self.item_tower)
+        of_users, of_items = of_users[: len(seeds)], of_items[: len(extras["item_seeds"])]
+        users = ready(self.config, self.user_tower(of_users, seeds))
+        items = ready(self.config, self.item_tower(of_items, extras["item_seeds"]))
         losses = retrieval_losses(self.config, users, items, extras)
         if self.config.l2:
-            of_users, of_items = (beside(pooled, tower.features) for tower in (self.user_tower, self.item_tower))
             numbers = torch.arange(len(seeds), device=seeds.device)
+            of_users, of_items = of_users[:, : self.user_tower.looked_up], of_items[:, : self.item_tower.looked_up]
             losses = losses + self.config.l2 * squares(of_users, of_items, numbers, extras)
         return losses.unsqueeze(1)
 
@@ -111,18 +116,30 @@ class TwoTower(nn.Module):
 
     def users(self, pooled: torch.Tensor, extras: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the vectors of the users of all slots, shape (slots, dim)."""
-        return ready(self.config, self.user_tower(pooled, None))
+        return ready(self.config, self.user_tower(columns_of(pooled, self.user_tower, self.item_tower)[0], None))
 
     def items(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return the vectors of the items of all slots, shape (slots, dim)."""
-        return ready(self.config, self.item_tower(pooled, None))
+        return ready(self.config, self.item_tower(columns_of(pooled, self.user_tower, self.item_tower)[1], None))
 
 
-def beside(pooled: torch.Tensor, columns: list[slice]) -> torch.Tensor:
-    """Return some columns of the pooled vectors side by side; no copy where they lie so."""
-    if all(left.stop == right.start for left, right in pairwise(columns)):
-        return pooled[:, columns[0].start : columns[-1].stop]
-    return torch.cat([pooled[:, each] for each in columns], 1)
+def columns_of(pooled: torch.Tensor, *towers: Tower) -> list[torch.Tensor]:
+    """Return the columns of the pooled vectors that each tower reads, side by side; no copy where they lie so.
+
+    It is one split, whose way back is one pass; that of each slice would fill a tensor of zeros.
+    """
+    wanted = sorted((each.start, each.stop, number) for number, tower in enumerate(towers) for each in tower.columns)
+    runs = [
+        (number, sum(stop - start for start, stop, _ in run))
+        for number, run in groupby(wanted, key=lambda each: each[2])
+    ]
+    widths = [width for _, width in runs]
+    pieces = pooled[:, : sum(widths)].split(widths, 1)
+    found = []
+    for tower in range(len(towers)):
+        own = [piece for piece, (number, _) in zip(pieces, runs, strict=True) if number == tower]
+        found.append(own[0] if len(own) == 1 else torch.cat(own, 1) if own else pooled[:, :0])
+    return found
 
 
 def ready(config: RetrievalHead, vectors: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from bigembed.config.schema import GRU4RecHead, HistoryHead, Of, SASRecHead, SequenceHead
 from bigembed.heads.dropout import Dropout, mixed
 from bigembed.heads.losses import retrieval_losses, squares
-from bigembed.heads.retrieval import ITEM_LAYERS, Tower, beside, ready
+from bigembed.heads.retrieval import ITEM_LAYERS, Tower, columns_of, ready
 from bigembed.layout import Layout
 
 EPS = 1e-8  # of the layer norms, as in SASRec's code
@@ -121,7 +121,7 @@ class Sequence(nn.Module):
             See ``losses.retrieval_losses``, its samples being positions here. ``lengths``, int64 (samples,): positions of each. By
             position, int64: ``history``, the slot of its item; ``places``, counted from the sample's last, which is 0; ``gaps``, the
             bucket of the time since the item before, where there are buckets. ``position_weight``, float scalar. ``item_seeds``, int64
-            (slots,), by which entries in the tower of items are dropped, where that has layers.
+            (items,), by which entries in the tower of items are dropped, where that has layers: slots after the first so many hold none.
 
         Returns
         -------
@@ -129,15 +129,19 @@ class Sequence(nn.Module):
         """
         sample = _samples(extras)
         # Without layers an item's vector is whole where it is scored: only what the encoder reads is dropped, as in SASRec.
-        vectors = self.item_tower(pooled, extras["item_seeds"] if self.config.item_hidden else None)
+        of_users, of_items = columns_of(pooled, self.user_tower, self.item_tower)
+        of_users, of_items = of_users[: len(seeds)], of_items[: len(extras["item_seeds"])]
+        vectors = self.item_tower(of_items, extras["item_seeds"] if self.config.item_hidden else None)
         users = self._encoded(vectors, extras, mixed(seeds[sample], extras["places"]))
         if self.user_tower.dim:
-            users = users + self.user_tower(pooled[: len(seeds)], seeds).index_select(0, sample)
+            users = users + self.user_tower(of_users, seeds).index_select(0, sample)
         losses = retrieval_losses(self.config, ready(self.config, users), ready(self.config, vectors), extras)
         if self.config.l2:
-            of_users = beside(pooled, self.user_tower.features) if self.user_tower.features else None
-            items = beside(pooled, self.item_tower.features)
-            losses = losses + self.config.l2 * squares(of_users, items, sample, extras)
+            looked_up = self.user_tower.looked_up
+            squared = squares(
+                of_users[:, :looked_up] if looked_up else None, of_items[:, : self.item_tower.looked_up], sample, extras
+            )
+            losses = losses + self.config.l2 * squared
         sums = losses.new_zeros(len(seeds)).index_add(0, sample, losses)
         return (sums * extras["position_weight"]).unsqueeze(1)
 
@@ -152,16 +156,17 @@ class Sequence(nn.Module):
         of users; without one zeros.
         """
         lengths = extras["lengths"]
-        encoded = self._encoded(self.item_tower(pooled, None), extras, None)
+        of_users, of_items = columns_of(pooled, self.user_tower, self.item_tower)
+        encoded = self._encoded(self.item_tower(of_items, None), extras, None)
         last = extras["places"] == 0
         users = encoded.new_zeros(len(lengths), self.dim).index_copy(0, _samples(extras)[last], encoded[last])
         if self.user_tower.dim:
-            users = users + self.user_tower(pooled[: len(lengths)], None)
+            users = users + self.user_tower(of_users[: len(lengths)], None)
         return ready(self.config, users)
 
     def items(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return the vectors of the items of all slots, shape (slots, dim)."""
-        return ready(self.config, self.item_tower(pooled, None))
+        return ready(self.config, self.item_tower(columns_of(pooled, self.user_tower, self.item_tower)[1], None))
 
     def _encoded(
         self, vectors: torch.Tensor, extras: dict[str, torch.Tensor], seeds: torch.Tensor | None
