@@ -1029,6 +1029,8 @@ def good_jobs(draw: st.DrawFn) -> Job:
 
 def recommend(draw: st.DrawFn, job: Job) -> None:
     """Change those options of interactions, of ranking and of retrieval that do not go with others."""
+    if not isinstance(job.head, schema.RetrievalHead):
+        job.interactions, job.protocol = schema.InteractionsConfig(), schema.ProtocolConfig()
     own, head = job.interactions, job.head
     own.user, own.item, own.test_split = "user", "item", None
     own.min_rating = None if own.rating is None else 3.5
@@ -1037,7 +1039,8 @@ def recommend(draw: st.DrawFn, job: Job) -> None:
     job.protocol.at, job.protocol.slices = job.protocol.at or [10], []
     if isinstance(job.data, FilesData):
         job.data.negatives = None
-    job.protocol.candidates = draw(st.sampled_from([schema.Candidates.all, schema.Candidates.sampled]))
+    if isinstance(head, schema.RetrievalHead):
+        job.protocol.candidates = draw(st.sampled_from([schema.Candidates.all, schema.Candidates.sampled]))
     for number in job.numbers.values():
         number.of = schema.Of.sample
     if isinstance(head, schema.RankingHead):

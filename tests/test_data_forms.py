@@ -139,7 +139,13 @@ MOVIELENS = {
     ),
     "u.user": (
         "1|25|F|writer|48067\n2|56|M||T8H1N\n",
-        {"user": [1, 2], "gender": ["F", "M"], "age": [25, 56], "occupation": ["writer", ""], "zip": ["48067", "T8H1N"]},
+        {
+            "user": [1, 2],
+            "gender": ["F", "M"],
+            "age": [25, 56],
+            "occupation": ["writer", ""],
+            "zip": ["48067", "T8H1N"],
+        },
     ),
     "movies.dat": ("1::Toy Story (1995)::Animation|Comedy\n2::Café: X, (1996)::\n", FILMS),
     "movies.csv": (
@@ -243,7 +249,18 @@ def test_two_data_sets_of_ncf_in_one_folder_are_not_put_together(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    ["0,25\t1", "(0,25\t1", "(0)\t1", "(0,25)\tx", "(0,25)\t(1", "(,25)\t1", "(0 1,2)\t3", "(0,25)\t-1", "((0,25)\t1", "("],
+    [
+        "0,25\t1",
+        "(0,25\t1",
+        "(0)\t1",
+        "(0,25)\tx",
+        "(0,25)\t(1",
+        "(,25)\t1",
+        "(0 1,2)\t3",
+        "(0,25)\t-1",
+        "((0,25)\t1",
+        "(",
+    ],
 )
 @pytest.mark.parametrize("last", ["", "\n(1,2)\t3"])
 def test_a_wrong_line_of_negatives_is_told_by_its_number(tmp_path, line, last):
@@ -275,7 +292,7 @@ def test_lists_of_items_are_read_in_their_order(tmp_path, monkeypatch, block, en
 def test_long_lists_come_in_small_batches(tmp_path):
     draw = random.Random(0)
     content = "\n".join(
-        " ".join(str(draw.randrange(10**draw.randrange(1, 12))) for _ in range(draw.choice([1, 2, 50, 3000])))
+        " ".join(str(draw.randrange(10 ** draw.randrange(1, 12))) for _ in range(draw.choice([1, 2, 50, 3000])))
         for _ in range(400)
     )
     content += "\n7 " + " ".join(map(str, range(300_000)))
@@ -286,7 +303,13 @@ def test_long_lists_come_in_small_batches(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "word"),
-    [("1 2 x3", "'x3'"), ("1 -2", "'-2'"), ("1 2.5", "'2.5'"), ("1 9223372036854775808", "2^63"), ("(1,2)\t3", "'(1,2)'")],
+    [
+        ("1 2 x3", "'x3'"),
+        ("1 -2", "'-2'"),
+        ("1 2.5", "'2.5'"),
+        ("1 9223372036854775808", "2^63"),
+        ("(1,2)\t3", "'(1,2)'"),
+    ],
 )
 def test_a_wrong_line_of_lists_is_told_by_its_number(tmp_path, line, word):
     path = saved(tmp_path / "train.txt", f"0 1 2\n\n1 5\n{line}\n2 3\n")
@@ -338,7 +361,22 @@ NAMES = {
 PIECES = [
     *(content.encode() for content, _ in MOVIELENS.values()),
     clicks(("1", "2", "", "a")).encode(),
-    *(b"(0,1)\t2", b"0 1 2", b"\n", b"\r", b"\t", b" ", b"|", b"::", b",", b'"', b"\x00", b"\xff", b"\xef\xbb\xbf", b"9" * 30),
+    *(
+        b"(0,1)\t2",
+        b"0 1 2",
+        b"\n",
+        b"\r",
+        b"\t",
+        b" ",
+        b"|",
+        b"::",
+        b",",
+        b'"',
+        b"\x00",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"9" * 30,
+    ),
 ]
 
 

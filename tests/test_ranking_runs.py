@@ -447,7 +447,7 @@ def test_groups_that_are_missing_are_refused(tmp_path, job):
         ),
         (["trainer.monitor=gauc/click", "head.labels=[click,buy]"], "which this head does not give"),
         (["head.group=user", "head.losses=[squared]"], "head.group is for binary labels"),
-        (["data.users=null"], "features.town.of is user, so that column 'town' is one of data.users, which is null"),
+        (["data.users=null"], "features.town.of is user, so that column 'town' is one of data.users"),
         (["tables.town.dim=4"], "whose widths differ: user 8, town 4"),
     ],
 )

@@ -17,12 +17,11 @@ from bigembed.config import compose, saved
 from bigembed.config.arguments import parse
 from bigembed.config.schema import AdviseOptions, IdsTable, Job
 from bigembed.cores import available_cores
-from bigembed.data.order import Order
 from bigembed.encoders.values import TEXTS, kind_of
 from bigembed.errors import UserError
 from bigembed.examples import open_column
-from bigembed.joining import open_parts
 from bigembed.knowing.advice import Case, Proposal, kinds_for, propose, row_bytes
+from bigembed.knowing.opening import order_of, parts_of
 from bigembed.knowing.sample import Group, look
 from bigembed.report import say, telling
 
@@ -84,9 +83,8 @@ def cases_of(job: Job, sample: int, stream: bool) -> dict[str, Case]:
     UserError
         For whatever is wrong with the data.
     """
-    parts = open_parts(job, {})
-    fraction = 0.0 if parts.validation is not None else job.data.validation_fraction
-    order, threads = Order(parts.train.num_rows, fraction, job.seed), job.runtime.threads or available_cores()
+    parts = parts_of(job)
+    order, threads = order_of(job, parts), job.runtime.threads or available_cores()
     cases = {}
     for name, table in job.tables.items():
         features = {(each.column, *each.crossed_with): each for each in job.features.values() if each.table == name}

@@ -21,7 +21,9 @@ def on_other_data(job: Job, overrides: list[str], command: str, also: tuple[str,
         An override changes what the run is.
     """
     for text in overrides:
-        if not re.fullmatch(ALLOWED, text) and text.partition("=")[0] not in also:
+        if not re.fullmatch(ALLOWED, text) and not text.startswith(
+            tuple(f"{name}=" if name[-1] != "." else name for name in also)
+        ):
             can = ", ".join(("data.…", "runtime.…", *also))
             raise UserError(
                 f"{text} cannot be changed for bigembed {command}; what can: {can} and features.NAME.column"

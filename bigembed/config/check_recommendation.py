@@ -1,5 +1,7 @@
 """Which options of ranking and retrieval go together. No torch, no data."""
 
+from dataclasses import fields, replace
+
 from bigembed.config.figures import figures_of
 from bigembed.config.schema import (
     Candidates,
@@ -8,10 +10,12 @@ from bigembed.config.schema import (
     FeatureConfig,
     FilesData,
     IdsTable,
+    InteractionsConfig,
     Job,
     NumberConfig,
     Of,
     Pooling,
+    ProtocolConfig,
     RankingHead,
     RankingLoss,
     RetrievalHead,
@@ -47,13 +51,26 @@ def check_recommendation(job: Job) -> None:
     if isinstance(job.head, RetrievalHead):
         _check_retrieval(job, job.head)
         _check_protocol(job)
-    elif isinstance(job.data, FilesData) and job.data.negatives is not None:
-        raise UserError("data.negatives is for retrieval heads and protocol.candidates=given; leave it out")
+    else:
+        _check_unused(job)
     known = figures_of(job)
     if job.trainer.monitor is not None and job.trainer.monitor not in known:
         raise UserError(
             f"trainer.monitor is {job.trainer.monitor}, which this head does not give; it gives {', '.join(known)}"
         )
+
+
+def _check_unused(job: Job) -> None:
+    """Refuse what is said of interactions and protocols where no items are found for users."""
+    if isinstance(job.data, FilesData) and job.data.negatives is not None:
+        raise UserError("data.negatives is for retrieval heads and protocol.candidates=given; leave it out")
+    own = replace(InteractionsConfig(), user=job.interactions.user, item=job.interactions.item)
+    for path, given, plain in (("interactions", job.interactions, own), ("protocol", job.protocol, ProtocolConfig())):
+        for field in fields(given):
+            if getattr(given, field.name) != getattr(plain, field.name):
+                raise UserError(
+                    f"{path}.{field.name} is for heads that find items for users; leave it out, or use head=two_tower"
+                )
 
 
 def _check_whose(job: Job) -> None:

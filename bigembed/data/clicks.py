@@ -38,6 +38,7 @@ from bigembed.config.schema import ClicksData
 from bigembed.cores import available_cores
 from bigembed.data.converted import held, work_folder
 from bigembed.data.generated import share, sigmoid
+from bigembed.data.plain import as_arrow, as_numpy
 from bigembed.data.rows import Rows, as_wished, wished
 from bigembed.errors import UserError
 from bigembed.hashing import hash_integers, mix, permuted, reduce
@@ -159,8 +160,8 @@ def _area(config: ClicksData, drawn: bool) -> float:
     clicked, others = np.zeros(_BINS), np.zeros(_BINS)
     itself = 0.0  # a row makes no pair with itself
     for batch in _batches(config, "test", ["label", "probability"]):
-        probability = batch.column("probability").to_numpy()
-        weights = batch.column("label").to_numpy().astype(np.float64) if drawn else probability
+        probability = as_numpy(batch.column("probability"))
+        weights = as_numpy(batch.column("label")).astype(np.float64) if drawn else probability
         bins = np.minimum((probability * _BINS).astype(np.int64), _BINS - 1)
         clicked += np.bincount(bins, weights, _BINS)
         others += np.bincount(bins, 1.0 - weights, _BINS)
@@ -205,7 +206,7 @@ def _block(config: ClicksData, part: str, law: _Law, names: list[str], start: in
     made = {**_ids(config, law, names, states, logit), **_numbers(config, names, states, logit)}
     labels, probability = np.empty(rows, np.int8), np.empty(rows)
     _draw_labels(states, logit, labels, probability)
-    made |= {"label": pa.array(labels), "probability": pa.array(probability)}
+    made |= {"label": as_arrow(labels), "probability": as_arrow(probability)}
     return pa.RecordBatch.from_arrays([made[name] for name in names], names=names)
 
 
@@ -222,7 +223,7 @@ def _ids(config: ClicksData, law: _Law, names: list[str], states: np.ndarray, lo
         if c < 2 * PAIRS:
             _add_pairs(key, cells, ranks, law.strengths, paired if c % 2 else 0.0, factors, logit)
         if f"id{c}" in wanted:
-            made[f"id{c}"] = pa.array(permuted(ranks, config.ids, int(key)))
+            made[f"id{c}"] = as_arrow(permuted(ranks, config.ids, int(key)))
     return made
 
 
@@ -235,8 +236,7 @@ def _numbers(config: ClicksData, names: list[str], states: np.ndarray, logit: np
         effect = (1.0 if signs[j] else -1.0) * BY_NUMBERS / np.sqrt(config.numbers)
         _draw_numbers(config.columns + j, j % 2 == 1, effect, states, logit, values, there)
         if f"number{j}" in wanted:
-            valid = pa.py_buffer(np.packbits(there, bitorder="little"))
-            made[f"number{j}"] = pa.Array.from_buffers(pa.float64(), len(values), [valid, pa.py_buffer(values)])
+            made[f"number{j}"] = as_arrow(values, there)
     return made
 
 

@@ -13,23 +13,13 @@ from bigembed.config.schema import Format
 from bigembed.data.delimited import Layout, read_delimited
 from bigembed.data.integer_lines import read_negatives, read_user_items
 from bigembed.data.lines import read_csv
+from bigembed.data.plain import as_arrow, as_numpy, texts
 from bigembed.errors import UserError
 
 _WHOLE, _REAL, _TEXT = pa.int64(), pa.float64(), pa.string()
 # The flags of u.item, in their order (README of MovieLens 100K).
-_GENRES = [
-    "unknown",
-    "Action",
-    "Adventure",
-    "Animation",
-    "Children's",
-    "Comedy",
-    "Crime",
-    "Documentary",
-    "Drama",
-    "Fantasy",
-]
-_GENRES += ["Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"]
+_GENRES = ["unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"]
+_GENRES += ["Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +87,13 @@ def _with_genres(form: Form) -> Form:
     return Form(schema, read)
 
 
-def _split(texts: pa.Array) -> pa.Array:
-    """Return what is between bars; where there is nothing, or "(no genres listed)" as newer files have it, an empty list."""
-    none = pc.or_(pc.equal(texts, ""), pc.equal(texts, "(no genres listed)"))
-    lists = pc.split_pattern(texts, "|")
-    counts = pc.if_else(pc.fill_null(none, True), 0, pc.list_value_length(lists))
-    kept = pc.filter(lists, pc.greater(counts, 0)).flatten()
-    offsets = np.zeros(len(texts) + 1, np.int32)
-    np.cumsum(_numbers(counts.cast(pa.int32())), out=offsets[1:])
-    return pa.ListArray.from_arrays(pa.array(offsets), kept)
-
-
-def _numbers(array: pa.Array) -> np.ndarray:
-    """Return numbers without nulls in their own memory."""
-    return array.to_numpy(zero_copy_only=True)
+def _split(bars: pa.Array) -> pa.Array:
+    """Return what is between bars; of nothing, or "(no genres listed)" as newer files have it, an empty list."""
+    lists = pc.split_pattern(pc.replace_substring(bars, "(no genres listed)", ""), "|")
+    there = pc.binary_length(lists.values).cast(pa.bool_())
+    kept = np.zeros(len(there) + 1, np.int32)
+    np.cumsum(as_numpy(there.cast(pa.int32())), out=kept[1:])
+    return pa.ListArray.from_arrays(as_arrow(kept[as_numpy(lists.offsets)]), lists.values.filter(there))
 
 
 def _read_flagged(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -118,11 +101,11 @@ def _read_flagged(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     fields = [field for name in names for field in (_GENRES if name == "genres" else [name])]
     for batch in read_delimited(path, _FLAGGED, fields):
         if "genres" in names:
-            flags = np.stack([_numbers(batch.column(genre)) for genre in _GENRES], 1) != 0
+            flags = np.stack([as_numpy(batch.column(genre)) for genre in _GENRES], 1) != 0
             offsets = np.zeros(len(flags) + 1, np.int32)
             np.cumsum(flags.sum(1), out=offsets[1:])
-            genres = pa.array(_GENRES, _TEXT).take(pa.array(np.nonzero(flags)[1]))
-            batch = batch.append_column("genres", pa.ListArray.from_arrays(pa.array(offsets), genres))
+            genres = texts(_GENRES).take(as_arrow(np.nonzero(flags)[1]))
+            batch = batch.append_column("genres", pa.ListArray.from_arrays(as_arrow(offsets), genres))
         yield batch.select(list(names))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from bigembed.data.lines import Block, blocks, whole_lines
+from bigembed.data.plain import as_arrow
 from bigembed.errors import UserError
 
 _BATCH = 1 << 17  # numbers at most in a batch, but for a longer line: as little memory as other readers take
@@ -29,7 +30,7 @@ def read_user_items(path: Path) -> Iterator[pa.RecordBatch]:
         for values, starts, lengths in _cut(numbers, ends):
             users = np.repeat(values[starts], lengths - 1)
             yield pa.RecordBatch.from_arrays(
-                [pa.array(users), pa.array(np.delete(values, starts))], names=["user", "item"]
+                [as_arrow(users), as_arrow(np.delete(values, starts))], names=["user", "item"]
             )
 
 
@@ -51,8 +52,8 @@ def read_negatives(path: Path) -> Iterator[pa.RecordBatch]:
             offsets = np.zeros(len(starts) + 1, np.int32)
             np.cumsum(lengths - 2, out=offsets[1:])
             negatives = np.delete(values, np.concatenate([starts, starts + 1]))
-            lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(negatives))
-            arrays = [pa.array(values[starts]), pa.array(values[starts + 1]), lists]
+            lists = pa.ListArray.from_arrays(as_arrow(offsets), as_arrow(negatives))
+            arrays = [as_arrow(values[starts]), as_arrow(values[starts + 1]), lists]
             yield pa.RecordBatch.from_arrays(arrays, names=["user", "item", "negatives"])
 
 

@@ -11,6 +11,8 @@ from bigembed.config.schema import (
     IdsTable,
     Job,
     ManagedTable,
+    RankingHead,
+    RetrievalHead,
     SubwordTable,
     TableConfig,
     TextTable,
@@ -43,9 +45,32 @@ def check_growth(job: Job, folder: Path) -> None:
         )
     before = saved.load(old)
     run.choose(old, before.trainer.test_with)
+    _check_head(before, job)
     for name, table in job.tables.items():
         if name in before.tables:
             _check_table(f"tables.{name}", before.tables[name], table, job.grow_drop)
+
+
+def _check_head(before: Job, after: Job) -> None:
+    """Refuse what changes the inputs of a head that has them in fixed places all over."""
+    heads = before.head, after.head
+    if not any(isinstance(head, RankingHead | RetrievalHead) for head in heads):
+        return
+    if type(heads[0]) is not type(heads[1]):
+        old, new = map(kinds.kind_of, heads)
+        raise UserError(
+            f"head={new} cannot grow from head={old}, whose layers mean something else; keep head={old}, or begin a new run"
+        )
+    inputs = [
+        [f"{group}.{name}" for group in ("features", "numbers") for name in getattr(job, group)]
+        for job in (before, after)
+    ]
+    if inputs[0] != inputs[1]:
+        changed = sorted(set(inputs[0]) ^ set(inputs[1])) or ["their order"]
+        raise UserError(
+            f"head={kinds.kind_of(after.head)} has its inputs in fixed places, so features and numbers must be those of the run that is "
+            f"grown from (changed: {', '.join(changed)}); keep them, or begin a new run"
+        )
 
 
 def _check_table(path: str, before: TableConfig, after: TableConfig, drop: bool) -> None:

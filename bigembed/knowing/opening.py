@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from bigembed import encoders, growth
-from bigembed.config.schema import Job
+from bigembed.config.schema import Job, RetrievalHead
 from bigembed.cores import available_cores
 from bigembed.data import Parts
 from bigembed.data.order import Order
@@ -15,6 +15,7 @@ from bigembed.encoders import Column, Encoder
 from bigembed.errors import UserError
 from bigembed.examples import table_columns
 from bigembed.joining import open_joined, open_parts
+from bigembed.pairs import open_interactions
 from bigembed.prepare import load_encoders
 from bigembed.report import telling
 
@@ -56,7 +57,7 @@ def open_run_data(job: Job, encoders_folder: Path, part: str, elsewhere: bool) -
     if elsewhere:
         table, index = open_joined(job, part, {}), None
     else:
-        table, index = _part(job, open_parts(job, {}), part)
+        table, index = _part(job, parts_of(job), part)
     return _opened(job, known, table, index, part)
 
 
@@ -68,7 +69,7 @@ def open_job_data(job: Job, part: str) -> Opened:
     UserError
         For whatever is wrong with the data, and where there is no such part.
     """
-    parts, known, threads = open_parts(job, {}), {}, job.runtime.threads or available_cores()
+    parts, known, threads = parts_of(job), {}, job.runtime.threads or available_cores()
     train, rows = _part(job, parts, "train")
     for name, table in job.tables.items():
         columns = list(table_columns(job, name, encoders.KINDS[type(table)], train).values())
@@ -77,15 +78,29 @@ def open_job_data(job: Job, part: str) -> Opened:
     return _opened(job, known, *_part(job, parts, part), part)
 
 
+def parts_of(job: Job) -> Parts:
+    """Return the parts of the data of a job; of interactions, the training rows alone, those that are judged on left out."""
+    if isinstance(job.head, RetrievalHead):
+        return Parts(open_interactions(job).train, None, None)
+    return open_parts(job, {})
+
+
+def order_of(job: Job, parts: Parts) -> Order:
+    """Return which of the training rows are split off for validation."""
+    split = parts.validation is None and not isinstance(job.head, RetrievalHead)
+    return Order(parts.train.num_rows, job.data.validation_fraction if split else 0.0, job.seed)
+
+
 def _part(job: Job, parts: Parts, part: str) -> tuple[pa.Table, np.ndarray | None]:
-    fraction = 0.0 if parts.validation is not None else job.data.validation_fraction
-    order = Order(parts.train.num_rows, fraction, job.seed)
+    order = order_of(job, parts)
     split = order.validation_rows(0, order.validation_size) if order.validation_size else None
     if part == "train":
         return parts.train, None if split is None else np.delete(np.arange(parts.train.num_rows), split)
     if part == "validation" and parts.validation is None and split is not None:
         return parts.train, np.sort(split)
     table = parts.validation if part == "validation" else parts.test
+    if table is None and isinstance(job.head, RetrievalHead):
+        raise UserError(f"part={part} of interactions cannot be looked at; use part=train")
     if table is None:
         raise UserError(f"the data has no {part} part; use part=train, or name one with data.{part}=NAME")
     return table, None
