@@ -3,7 +3,7 @@
     python benchmarks/dlrm.py                      (up to 13 GiB for the dense gradients and for torch's Adagrad; --rows for fewer)
 
 A sample is an id of every table, by Zipf's law (exponent 1.05) scattered over the rows, and 13 numbers; the head is ours in both
-(``heads/dlrm.py``: numbers through a layer of 64, deep layers of 256 and 128), trained by torch's SGD. The peers have a
+(``heads/dlrm.py``: numbers through a layer of 64, a deep layer of 64), trained by torch's SGD. The peers have a
 nn.EmbeddingBag for every table (sums), with dense gradients under SGD, with sparse ones under SGD and Adagrad; bigembed's tables are
 fused, rowwise Adagrad or SGD. Batches are made beforehand for all. Each measurement is a process of its own, in turn, and takes the
 median of its steps; the load of the machine is told beside it.
@@ -52,7 +52,7 @@ from bigembed.runtime import Runtime, start
 
 TABLES, DIM, NUMBERS, EXPONENT, LR = 26, 64, 13, 1.05, 0.01
 BATCHES, WARM = 8, 2
-HEAD = DLRMHead(bottom=[64], hidden=[256, 128])
+HEAD = DLRMHead(bottom=[64], hidden=[64])
 NAMES = [f"id{number}" for number in range(TABLES)]
 DENSE_NAMES = [f"number{number}" for number in range(NUMBERS)]
 PEERS = {"dense SGD": (False, torch.optim.SGD), "sparse SGD": (True, torch.optim.SGD)}

@@ -16,6 +16,7 @@ from bigembed.config.figures import monitor_of
 from bigembed.config.schema import (
     AutoencoderHead,
     BucketizedTable,
+    ClicksData,
     GeneratedData,
     IdsTable,
     Job,
@@ -23,6 +24,7 @@ from bigembed.config.schema import (
     Which,
 )
 from bigembed.cores import by_torchrun
+from bigembed.data.clicks import best_auc
 from bigembed.data.generated import best_accuracy
 from bigembed.errors import UserError
 from bigembed.examples import alone
@@ -200,6 +202,8 @@ def _summary(job: Job, figures: dict[str, Any], folder: Path) -> str:
         lines.append(
             f"{'possible':<12}accuracy {best:.4f} on the test part: the labels of generated reviews are drawn by chance"
         )
+    if isinstance(job.data, ClicksData) and "auc" in figures.get("test", {}):
+        lines.append(f"{'possible':<12}auc {best_auc(job.data):.4f} on the test part: clicks are drawn by chance")
     speed, path = figures["speed"], quote(str(folder))
     asked = f"bigembed predict run={path} input=FILE"
     if isinstance(job.head, RetrievalHead):

@@ -29,8 +29,8 @@ class Linears(nn.Module):
         if vectors.dim() == 2:
             made = functional.linear(vectors, self.weight.flatten(0, 1), self.bias.flatten())
             return made.unflatten(1, self.bias.shape)
-        own = vectors.transpose(0, 1)
-        return torch.baddbmm(self.bias.unsqueeze(1), own, self.weight.transpose(1, 2)).transpose(0, 1)
+        # The weight is the first factor so that its gradient lies as it does itself, which ranks ask for that share gradients.
+        return torch.baddbmm(self.bias.unsqueeze(2), self.weight, vectors.permute(1, 2, 0)).permute(2, 0, 1)
 
 
 class Layers(nn.Module):
