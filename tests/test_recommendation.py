@@ -15,7 +15,6 @@ from ranks import run_commands
 from running import bigembed
 
 from bigembed import load
-from bigembed.config import compose
 from bigembed.config.schema import RetrievalLoss, Sampling, SASRecHead, TwoTowerHead
 from bigembed.interactions import Sampler, catalogue_of, known
 from bigembed.pairs import Pairs, needed, of_users
@@ -229,37 +228,6 @@ def test_every_sequence_head_trains_and_is_judged_again(head: str, data: Path, t
     assert bigembed("evaluate", f"run={run}", f"output={tmp_path / 'again.json'}") == 0
     again = json.loads((tmp_path / "again.json").read_text())
     assert again["test"] == pytest.approx(figures(run))
-
-
-@pytest.mark.parametrize(
-    ("options", "parts"),
-    [
-        (["features.item.of=sample"], ["features.item.of", "item"]),
-        (["features.text.column=other"], ["features.text.of", "data.users"]),
-        (["head.negatives=0"], ["no negatives"]),
-        (["head.loss=warp"], ["head.shared=false"]),
-        (["head.sampling=all", "head.in_batch=true"], ["head.sampling=all"]),
-        (["head.hard=99"], ["head.hard", "16"]),
-        (["tables.item.dim=4"], ["8 wide", "4"]),
-        (["protocol.candidates=given"], ["data.negatives"]),
-        (["interactions.split=time"], ["interactions.time"]),
-        (["interactions.test_split=last"], ["data.test=null"]),
-        (["trainer.monitor=auc"], ["auc", "ndcg@5"]),
-        (["protocol.slices=[age]"], ["data.users"]),
-        (["interactions.user=nobody"], ["features.text.of", "interactions.user"]),
-        (["features.text.pooling=none", "features.item.pooling=none"], ["pooling"]),
-    ],
-)
-def test_options_that_contradict_each_other_are_one_sentence(
-    options: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    jobs: list[Any] = []
-    try:
-        compose.run([*towers(Path("nowhere")), *options], lambda job, folder: jobs.append(job))
-    except Exception as error:
-        assert type(error).__name__ == "UserError"
-        assert all(part in str(error) for part in parts), error
-    assert not jobs
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from bigembed.config.schema import (
     Job,
     NumberConfig,
     Of,
-    Pooling,
     ProtocolConfig,
     RankingHead,
     RankingLoss,
@@ -94,8 +93,6 @@ def _check_whose(job: Job) -> None:
                 f"{path}.of is {each.of.name}, so that column '{each.column}' is one of data.{each.of.name}s; name that file, "
                 f"or the column of the ids, interactions.{each.of.name}"
             )
-        if isinstance(each, FeatureConfig) and each.of_another:
-            raise UserError(f"{path}.of_another is for features of samples; leave one of of and of_another out")
 
 
 def _check_ranking(job: Job, head: RankingHead) -> None:
@@ -160,11 +157,6 @@ def _check_retrieval(job: Job, head: RetrievalHead) -> None:
         raise UserError("retrieval needs a feature of items; set features.NAME.of=item")
     if isinstance(head, TwoTowerHead) and not sides[Of.user]:
         raise UserError("head=two_tower needs a feature of users; set features.NAME.of=user")
-    for name, feature in job.features.items():
-        if feature.pooling is Pooling.none:
-            raise UserError(
-                f"features.{name}.pooling is none, but retrieval takes one vector of each feature; use mean or sum"
-            )
     _check_towers(job, head, sides, numbers)
     _check_negatives(head)
     if isinstance(head, SequenceHead):
