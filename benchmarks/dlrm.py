@@ -1,12 +1,13 @@
 """DLRM with 26 tables of 1M rows × 64 beside the same model on torch's nn.EmbeddingBag: samples a second, in one run.
 
     python benchmarks/dlrm.py                      (up to 13 GiB for the dense gradients and for torch's Adagrad; --rows for fewer)
+    python benchmarks/dlrm.py --plain              (the peers' products of pairs as torch's own indexing has them)
 
-A sample is an id of every table, by Zipf's law (exponent 1.05) scattered over the rows, and 13 numbers; the head is ours in both
-(``heads/dlrm.py``: numbers through a layer of 64, a deep layer of 64), trained by torch's SGD. The peers have a
-nn.EmbeddingBag for every table (sums), with dense gradients under SGD, with sparse ones under SGD and Adagrad; bigembed's tables are
-fused, rowwise Adagrad or SGD. Batches are made beforehand for all. Each measurement is a process of its own, in turn, and takes the
-median of its steps; the load of the machine is told beside it.
+A sample has an id (--ids for more) for each table, by Zipf's law (exponent 1.05) scattered over the rows, and 13 numbers. The head is
+``heads/dlrm.py`` for all, so that the dense part is the same: numbers through a layer of 64, a deep layer of 64; torch's SGD trains it.
+The peers have a nn.EmbeddingBag for every table (sums), with dense gradients under SGD, with sparse ones under SGD and Adagrad;
+bigembed's tables are fused, rowwise Adagrad or SGD. Batches are made beforehand for all. Each measurement is a process of its own, in
+turn, and takes the median of its steps; the load of the machine is told beside it.
 """
 
 import argparse
@@ -46,6 +47,7 @@ from bigembed.config.schema import (
     TableOptimConfig,
     TableOptimizer,
 )
+from bigembed.heads import dlrm
 from bigembed.layout import Layout
 from bigembed.optim import Optimizers
 from bigembed.runtime import Runtime, start
@@ -77,18 +79,24 @@ class Peer(nn.Module):
         self.head = heads.build(HEAD, Layout(columns, dense, of, number_of, {}))
 
     def forward(self, ids: torch.Tensor, numbers: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        sums = [table(own.unsqueeze(1)) for table, own in zip(self.tables, ids, strict=True)]
+        sums = [table(own) for table, own in zip(self.tables, ids, strict=True)]
         scores = self.head(torch.cat([*sums, numbers], 1), {}, labels)  # without dropout no seeds are read
         return self.head.losses(scores, labels).mean()
 
 
-def drawn(rows: int, batch: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Return batches: ids, int64 (tables, samples), numbers and labels, float32."""
+def plain_products(vectors: torch.Tensor) -> torch.Tensor:
+    """Return what ``heads.dlrm.pair_products`` does, as DLRM's own code has it."""
+    row, column = torch.tril_indices(vectors.shape[1], vectors.shape[1], -1)
+    return torch.bmm(vectors, vectors.transpose(1, 2))[:, row, column]
+
+
+def drawn(rows: int, batch: int, bag: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Return batches: ids, int64 (tables, samples, bag), numbers and labels, float32."""
     rng = np.random.default_rng(0)
     ends = np.cumsum(np.arange(1, rows + 1) ** -EXPONENT)
     found = []
     for _ in range(BATCHES):
-        ranks = np.searchsorted(ends, rng.random((TABLES, batch)) * ends[-1])
+        ranks = np.searchsorted(ends, rng.random((TABLES, batch, bag)) * ends[-1])
         ids = ranks * 0x9E3779B1 % rows  # a prime: every rank has a row of its own
         numbers, labels = rng.normal(size=(batch, NUMBERS)), rng.integers(0, 2, (batch, 1))
         found.append((torch.from_numpy(ids), torch.from_numpy(numbers).float(), torch.from_numpy(labels).float()))
@@ -107,10 +115,12 @@ def rate(step: Step, batch: int, seconds: float) -> float:
     raise AssertionError("a cycle has no end")
 
 
-def peer(rows: int, batch: int, seconds: float, kind: str) -> float:
+def peer(kind: str, batch: int, a: argparse.Namespace) -> float:
     """Return the samples a second of a peer."""
+    if a.plain:
+        dlrm.pair_products = plain_products
     sparse, optimizer = PEERS[kind]
-    model, batches = Peer(rows, sparse), drawn(rows, batch)
+    model, batches = Peer(a.rows, sparse), drawn(a.rows, batch, a.ids)
     of_tables = optimizer(model.tables.parameters(), lr=LR)
     of_head = torch.optim.SGD(model.head.parameters(), lr=LR)
 
@@ -121,13 +131,13 @@ def peer(rows: int, batch: int, seconds: float, kind: str) -> float:
         of_tables.step()
         of_head.step()
 
-    return rate(step, batch, seconds)
+    return rate(step, batch, a.seconds)
 
 
-def ours(rows: int, batch: int, seconds: float, kind: str, threads: int) -> float:
+def ours(kind: str, batch: int, a: argparse.Namespace) -> float:
     """Return the samples a second of bigembed."""
     job = Job(
-        tables={name: IdsTable(dim=DIM, rows=rows) for name in NAMES},
+        tables={name: IdsTable(dim=DIM, rows=a.rows) for name in NAMES},
         features={name: FeatureConfig(table=name, column=name, pooling=Pooling.sum) for name in NAMES},
         numbers={name: NumberConfig(column=name) for name in DENSE_NAMES},
         head=HEAD,
@@ -136,18 +146,17 @@ def ours(rows: int, batch: int, seconds: float, kind: str, threads: int) -> floa
             dense=DenseOptimConfig(kind=DenseOptimizer.sgd, lr=LR),
             schedule=Schedule.constant,
         ),
-        runtime=RuntimeConfig(threads=threads),
+        runtime=RuntimeConfig(threads=a.threads),
     )
     with start(job.runtime) as runtime:
-        return _trained(job, runtime, batch, seconds)  # what holds the process group is gone by then
+        return _trained(job, runtime, batch, a)  # what holds the process group is gone by then
 
 
-def _trained(job: Job, runtime: Runtime, batch: int, seconds: float) -> float:
-    rows = {name: table.rows for name, table in job.tables.items() if isinstance(table, IdsTable)}
-    model = build(job, rows, runtime)
+def _trained(job: Job, runtime: Runtime, batch: int, a: argparse.Namespace) -> float:
+    model = build(job, dict.fromkeys(NAMES, a.rows), runtime)
     fill_rows(model, job)
     optimizers = Optimizers(model, job, 1)
-    batches = [_batch(*each) for each in drawn(rows[NAMES[0]], batch)]
+    batches = [_batch(*each) for each in drawn(a.rows, batch, a.ids)]
 
     def step(number: int) -> None:
         optimizers.zero_grad()
@@ -155,22 +164,20 @@ def _trained(job: Job, runtime: Runtime, batch: int, seconds: float) -> float:
         loss.backward()
         optimizers.step()
 
-    return rate(step, batch, seconds)
+    return rate(step, batch, a.seconds)
 
 
 def _batch(ids: torch.Tensor, numbers: torch.Tensor, labels: torch.Tensor) -> Batch:
     samples = len(labels)
-    features = KeyedJaggedTensor(NAMES, ids.flatten(), lengths=torch.ones(ids.numel(), dtype=torch.int64))
+    features = KeyedJaggedTensor(NAMES, ids.flatten(), lengths=torch.full((TABLES * samples,), ids.shape[2]))
     seeds = torch.zeros(samples, dtype=torch.int64)
-    return Batch(
-        features, None, None, numbers, labels, seeds, 1 / samples, np.arange(samples), ids.numel(), single=True
-    )
+    return Batch(features, None, None, numbers, labels, seeds, 1 / samples, np.arange(samples), ids.numel())
 
 
 def child(kind: str, batch: int, a: argparse.Namespace) -> dict[str, float]:
     """Run one measurement in a process of its own."""
-    own = ["--one", kind, "--batches", str(batch), "--rows", str(a.rows)]
-    own += ["--seconds", str(a.seconds), "--threads", str(a.threads)]
+    own = ["--one", kind, "--batches", str(batch), "--rows", str(a.rows), "--ids", str(a.ids)]
+    own += ["--seconds", str(a.seconds), "--threads", str(a.threads), *(["--plain"] if a.plain else [])]
     done = subprocess.run([sys.executable, __file__, *own], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{kind}: {done.stderr[-2000:] or done.returncode}")
@@ -180,6 +187,8 @@ def child(kind: str, batch: int, a: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--ids", type=int, default=1, help="of a sample, for each table")
+    parser.add_argument("--plain", action="store_true", help="the peers' products of pairs by torch's indexing")
     parser.add_argument("--batches", type=int, nargs="+", default=[2048, 8192])
     parser.add_argument("--kinds", nargs="+", choices=[*PEERS, *OURS], default=[*PEERS, *OURS])
     parser.add_argument("--seconds", type=float, default=10, help="of steps, a measurement")
@@ -189,8 +198,8 @@ def main() -> None:
     a = parser.parse_args()
     if a.one:
         torch.set_num_threads(a.threads)
-        own = (a.rows, a.batches[0], a.seconds, a.one)
-        print(json.dumps({"rate": peer(*own) if a.one in PEERS else ours(*own, a.threads), "load": os.getloadavg()[0]}))
+        measured = peer if a.one in PEERS else ours
+        print(json.dumps({"rate": measured(a.one, a.batches[0], a), "load": os.getloadavg()[0]}))
         return
     for batch in a.batches:
         rates: dict[str, list[float]] = {kind: [] for kind in a.kinds}

@@ -33,7 +33,9 @@ def _answer(arguments: list[str], ranks: "Ranks | None") -> None:
     options, overrides = parse(arguments, EvaluateOptions)
     folder = Path(options.run)
     trained, checkpoint = run.open_run(folder, options.checkpoint)
-    job, elsewhere = on_other_data(trained, overrides, "evaluate", ("trainer.eval_batch_size", "head.label", "protocol."))
+    job, elsewhere = on_other_data(
+        trained, overrides, "evaluate", ("trainer.eval_batch_size", "head.label", "protocol.")
+    )
     if options.picture and not (isinstance(job.head, RankingHead) and RankingLoss.binary in job.head.losses):
         raise UserError("picture draws the calibration of binary labels, which this run does not predict; leave it out")
     figures, bins = _evaluate(job, trained if elsewhere else None, folder, checkpoint, ranks)

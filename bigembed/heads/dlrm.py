@@ -30,8 +30,10 @@ class DLRM(Ranking):
         """Return the scores, shape (samples, labels), of ``pooled``, shape (samples, width)."""
         if self.bottom is None:
             return self.deep(pair_products(pooled.unflatten(1, (-1, self.dim))), seeds)
-        dense = self.bottom(pooled[:, self.embedded :], seeds)
-        vectors = torch.cat([dense, pooled[:, : self.embedded]], 1).unflatten(1, (-1, self.dim))
+        # One split, whose way back is one pass; that of two slices would fill tensors of zeros.
+        sums, numbers = pooled.split([self.embedded, pooled.shape[1] - self.embedded], 1)
+        dense = self.bottom(numbers, seeds)
+        vectors = torch.cat([dense, sums], 1).unflatten(1, (-1, self.dim))
         return self.deep(torch.cat([dense, pair_products(vectors)], 1), seeds)
 
 
