@@ -15,9 +15,10 @@ from torch import nn
 from bigembed import run
 from bigembed.batch import collate
 from bigembed.composed import composed, is_composed
+from bigembed.config.figures import losses_of
 from bigembed.config.kinds import kind_of
 from bigembed.config.physical import part_name, parts, physical
-from bigembed.config.schema import BagHead, DType, Job, Of, RankingHead, RetrievalHead, Which
+from bigembed.config.schema import BagHead, DType, Job, Of, RankingHead, RankingLoss, RetrievalHead, Which
 from bigembed.encoders import Encoder, Scale
 from bigembed.errors import UserError
 from bigembed.examples import Examples, open_examples
@@ -102,17 +103,17 @@ class Loaded:
         words = self._encoders[self._table(table)].words()
         return [] if words is None else words.to_pylist()
 
-    def row(self, word: str, table: str | None = None) -> int:
-        """Return the row of a word; row 0 is that of the unknown words where there is a vocabulary.
+    def row(self, word: str | int, table: str | None = None) -> int:
+        """Return the row of a word, or of a whole number that is a value; row 0 is that of the unknown words where there is a vocabulary.
 
         Raises
         ------
         UserError
             When the text is not one token of the table.
         """
-        return self._encoders[self._table(table)].row_of(word)
+        return self._encoders[self._table(table)].row_of(str(word))
 
-    def vector(self, word: str, table: str | None = None) -> np.ndarray:
+    def vector(self, word: str | int, table: str | None = None) -> np.ndarray:
         """Return a copy of the vector of a word, shape (dim,), float32; put together where it is made of several rows.
 
         Raises
@@ -123,13 +124,14 @@ class Loaded:
         name = self._table(table)
         if not is_composed(self.job.tables[name]):
             return np.array(self.matrix(name)[self.row(word, name)], np.float32)
-        words = pa.array([word], pa.string())
+        words = pa.array([str(word)], pa.string())
         return composed(self.job, name, self.checkpoint, self._encoders[name], words)[:1][0]
 
     def predict(self, texts: Sequence[str] | pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Return labels (int64, one a text) and probabilities (float32, one row a text, one column a class).
 
-        Of a ranking head the columns are its labels: probabilities, or ratings; and a text's label is that of the highest.
+        Of a ranking head the columns are its labels: probabilities, or ratings; and so are those of the labels, which are 1 where a click
+        is likelier than none, and ratings rounded to whole numbers.
 
         Parameters
         ----------
@@ -149,7 +151,7 @@ class Loaded:
         head = self.job.head
         classes = len(head.labels) if isinstance(head, RankingHead) else head.classes  # type: ignore[attr-defined]
         probabilities = np.concatenate([part for _, part in answers] or [np.empty((0, classes), np.float32)])
-        return probabilities.argmax(1), probabilities
+        return self._labels(probabilities), probabilities
 
     def table(self, texts: Sequence[str], name: Callable[[int], str] = "text {}".format) -> pa.Table:
         """Return texts as a table for ``answers``; ``name`` calls text ``i`` (from 0 on) in messages.
@@ -192,7 +194,7 @@ class Loaded:
         size = self.job.trainer.eval_batch_size
         for start in range(0, len(table), size):
             probabilities = self._batch(examples, np.arange(start, min(start + size, len(table))))
-            yield probabilities.argmax(1), probabilities
+            yield self._labels(probabilities), probabilities
 
     def recommend(
         self, users: Sequence[int] | Sequence[str] | None = None, k: int = 10, seen: bool = False
@@ -239,6 +241,14 @@ class Loaded:
     def _catalogues(self) -> Catalogues:
         """The users and items that rows name, read when first asked for."""
         return open_catalogues(self.job, None)
+
+    def _labels(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the likeliest classes (int64, one a row); of a ranking head clicks as 0 or 1, and ratings rounded, one a row and label."""
+        head = self.job.head
+        if not isinstance(head, RankingHead):
+            return probabilities.argmax(1)
+        binary = np.array([loss is RankingLoss.binary for loss in losses_of(head)])
+        return np.where(binary, probabilities >= 0.5, np.rint(probabilities)).astype(np.int64)
 
     def _batch(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
         with torch.no_grad():

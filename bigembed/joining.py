@@ -114,6 +114,12 @@ def open_catalogues(job: Job, train: pa.Table | None) -> Catalogues:
             slices = [name for name in job.protocol.slices if of is Of.user and name not in SLICES]
             wished = {**dict.fromkeys(slices, VALUES), key: VALUES, **wishes_of(job, of)}
             table = _named_rows(open_part(job.data, f"{of.name}s", wished, (), say), key, of)
+            for name in slices:
+                if pa.types.is_nested(table[name].type):
+                    raise UserError(
+                        f"protocol.slices names '{name}', but that column of data.users holds lists, and a user is in one slice; "
+                        "name another column"
+                    )
             found[of] = open_catalogue(table, key, of.name, f"data.{of.name}s")
         elif train is not None:
             found[of] = catalogue_of(train[key], key, of.name)

@@ -233,10 +233,15 @@ def _pairs(job: Job, rows: _Rows, catalogues: Catalogues) -> Pairs:
     head = job.head
     assert isinstance(head, RetrievalHead)
     users, items = catalogues[Of.user], catalogues[Of.item]
-    if isinstance(head, SequenceHead) and head.time_buckets and rows.times is not None and np.isnan(rows.times).any():
+    if (
+        isinstance(head, SequenceHead)
+        and head.time_buckets
+        and rows.times is not None
+        and not np.isfinite(rows.times).all()
+    ):
         raise UserError(
             f"head.time_buckets needs the time of every interaction, but column '{job.interactions.time}' has none in "
-            f"{int(np.isnan(rows.times).sum()):,} of {len(rows.times):,} training rows; set head.time_buckets=0, or leave those rows out"
+            f"{int((~np.isfinite(rows.times)).sum()):,} of {len(rows.times):,} training rows; set head.time_buckets=0, or leave those rows out"
         )
     all_of = known(rows.user, rows.item, rows.times, len(users), len(items))
     sampler = Sampler(head.sampling, head.power, all_of.counts, all_of.items if head.leave_known else None)

@@ -114,11 +114,14 @@ def told(part: str, figures: dict[str, Any]) -> str:
 def brief(figures: dict[str, Any], between: str = ", ") -> str:
     """Return the figures that matter most, the others being in metrics.json: no more than six, none by slice or of a single label."""
     chosen = [name for name in FIRST if name in figures]
+    for name in FIRST:  # of several labels
+        if name not in figures:
+            chosen += [each for each in figures if each.partition("/")[0] == name]
     if not chosen:
         of_lists = [name for name in figures if name.partition("@")[0] in ("hr", "recall", "ndcg") and "/" not in name]
         same = {name for name in of_lists if name.startswith("recall") and figures[name] == figures[f"hr{name[6:]}"]}
         chosen = [name for name in of_lists if name not in same]
-    return between.join(f"{name} {figures[name]:.4f}" for name in chosen[:6])
+    return between.join(f"{name} {figures[name]:.4f}" for name in chosen[:8])
 
 
 def telling(what: str, total: int) -> Callable[[int], None]:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from bigembed.batch import collate_items, collate_users
+from bigembed.errors import UserError
 from bigembed.examples import Examples
 from bigembed.interactions import Cases, ListFigures, by_decade
 from bigembed.prepare import Part
@@ -64,7 +65,13 @@ def slices_of(part: Part) -> dict[str, tuple[list[str], np.ndarray]]:
         if name == "activity":
             found[name] = by_decade(np.where(cases.users < 0, 0, cases.before.histories.lengths[cases.users]))
         elif name != "popularity":
-            values = examples.pairs.users.table[name].combine_chunks().cast(pa.string()).dictionary_encode()
+            table = examples.pairs.users.table
+            if name not in table.column_names:
+                raise UserError(
+                    f"protocol.slices names '{name}', but the run was trained without data.users, whose column that would be; "
+                    "train with data.users=FILE"
+                )
+            values = table[name].combine_chunks().cast(pa.string()).dictionary_encode()
             labels = [str(label) for label in values.dictionary.to_pylist()]
             places = np.asarray(values.indices.fill_null(-1)).astype(np.int64)
             found[name] = labels, np.where(cases.users < 0, -1, places[cases.users])

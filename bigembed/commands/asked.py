@@ -18,3 +18,17 @@ def write_asked(option: str, path: str, content: str) -> None:
         replace(Path(path), content.encode())
     except OSError as error:
         raise UserError(f"{option}={path} cannot be written: {error.strerror}") from None
+
+
+def check_text(output: str | None) -> None:
+    """Refuse the ending of a form in which answers are not written.
+
+    Raises
+    ------
+    UserError
+        Naming the forms.
+    """
+    if output is not None and Path(output).suffix in (".csv", ".json", ".jsonl"):
+        raise UserError(
+            f"output={output}: answers are written as Parquet (.parquet), or as lines with tabs between their columns (.tsv, .txt)"
+        )

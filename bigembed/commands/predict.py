@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bigembed.commands.asked import check_text
 from bigembed.config.arguments import parse
 from bigembed.config.saved import override
 from bigembed.config.schema import FilesData, Format, PredictOptions, RankingHead
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"predict takes no options of the job but {' '.join(SIDES)}, and got {', '.join(wrong)}")
     from bigembed.inference import load  # torch from here on
 
+    check_text(options.output)
     model = load(options.run, options.checkpoint.name if options.checkpoint else None)
     model.check_predicts()
     model.job = override(model.job, others)

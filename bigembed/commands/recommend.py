@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from bigembed import run
+from bigembed.commands.asked import check_text
 from bigembed.commands.of_run import on_other_data
 from bigembed.commands.recommend_output import write_parquet, write_text
 from bigembed.commands.writing import check_out
@@ -78,6 +79,7 @@ def _check(options: RecommendOptions, overrides: list[str]) -> None:
             raise UserError(
                 f"{text} cannot be changed for bigembed recommend: the run keeps users and items with the columns that they had"
             )
+    check_text(options.output)
     if options.output is not None:
         check_out(Path(options.output))
 

@@ -1,6 +1,8 @@
 """Which options of ranking and retrieval go together. No torch, no data."""
 
 from dataclasses import fields, replace
+from enum import Enum
+from typing import Any
 
 from bigembed.config.figures import figures_of
 from bigembed.config.schema import (
@@ -64,12 +66,25 @@ def _check_unused(job: Job) -> None:
     if isinstance(job.data, FilesData) and job.data.negatives is not None:
         raise UserError("data.negatives is for retrieval heads and protocol.candidates=given; leave it out")
     own = replace(InteractionsConfig(), user=job.interactions.user, item=job.interactions.item)
-    for path, given, plain in (("interactions", job.interactions, own), ("protocol", job.protocol, ProtocolConfig())):
-        for field in fields(given):
-            if getattr(given, field.name) != getattr(plain, field.name):
-                raise UserError(
-                    f"{path}.{field.name} is for heads that find items for users; leave it out, or use head=two_tower"
-                )
+    groups = ("interactions", job.interactions, own), ("protocol", job.protocol, ProtocolConfig())
+    changed = [
+        f"{path}.{field.name}={_typed(getattr(plain, field.name))}"
+        for path, given, plain in groups
+        for field in fields(given)
+        if getattr(given, field.name) != getattr(plain, field.name)
+    ]
+    if changed:
+        raise UserError(
+            f"{', '.join(each.partition('=')[0] for each in changed)}: for heads that find items for users; leave that out "
+            f"({' '.join(changed)}), or use head=two_tower"
+        )
+
+
+def _typed(value: Any) -> str:
+    """Return the default of an option as it is typed."""
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return "null" if value is None else str(value.name if isinstance(value, Enum) else value).lower()
 
 
 def _check_whose(job: Job) -> None:

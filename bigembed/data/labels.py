@@ -132,8 +132,12 @@ def codes_of_groups(values: pa.ChunkedArray, column: str, part: str) -> np.ndarr
     Raises
     ------
     UserError
-        A value is null.
+        A value is null, or a list.
     """
+    if pa.types.is_nested(values.type):
+        raise UserError(
+            f"Column {column!r} of the {part} part, head.group, holds lists, and a row is in one group; name another column."
+        )
     if values.null_count:
         raise UserError(
             f"Column {column!r} of the {part} part, head.group, has {values.null_count} nulls; drop those rows."

@@ -67,11 +67,11 @@ def known(user: np.ndarray, item: np.ndarray, times: np.ndarray | None, users: i
 
 
 def _whole(times: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return times in the order of the histories as whole numbers."""
+    """Return times in the order of the histories as whole numbers, so near to 0 that no difference of two overflows."""
     if times.dtype.kind != "f":
         return times.astype(np.int64, copy=False)
     unknown = ~np.isfinite(times)
-    whole = np.floor(np.where(unknown, 0.0, times)).astype(np.int64)
+    whole = np.floor(np.where(unknown, 0.0, times)).clip(-(2.0**61), 2.0**61).astype(np.int64)
     _fill_unknown(whole, unknown, offsets)
     return whole
 
