@@ -122,8 +122,8 @@ class _Rows:
         return _Rows(self.user[index], self.item[index], times, hits)
 
 
-def open_interactions(job: Job) -> Interactions:
-    """Open the data of a retrieval job and split it.
+def open_interactions(job: Job, judge: bool = True) -> Interactions:
+    """Open the data of a retrieval job and split it; without ``judge`` nothing is made of what it is judged on.
 
     Raises
     ------
@@ -149,9 +149,8 @@ def open_interactions(job: Job) -> Interactions:
     }
     rows = _codes(job, kept, catalogues, "train part", strict=True)
     pairs = _pairs(job, rows, catalogues)
-    return Interactions(
-        catalogues, joined(job, kept, catalogues, "train part"), pairs, _judged(job, judged, rows, catalogues, pairs)
-    )
+    cases_of = _judged(job, judged, rows, catalogues, pairs) if judge else {}
+    return Interactions(catalogues, joined(job, kept, catalogues, "train part"), pairs, cases_of)
 
 
 def open_other(job: Job, interactions: Interactions) -> dict[str, Cases]:
@@ -233,16 +232,13 @@ def _pairs(job: Job, rows: _Rows, catalogues: Catalogues) -> Pairs:
     head = job.head
     assert isinstance(head, RetrievalHead)
     users, items = catalogues[Of.user], catalogues[Of.item]
-    if (
-        isinstance(head, SequenceHead)
-        and head.time_buckets
-        and rows.times is not None
-        and not np.isfinite(rows.times).all()
-    ):
-        raise UserError(
-            f"head.time_buckets needs the time of every interaction, but column '{job.interactions.time}' has none in "
-            f"{int((~np.isfinite(rows.times)).sum()):,} of {len(rows.times):,} training rows; set head.time_buckets=0, or leave those rows out"
-        )
+    if isinstance(head, SequenceHead) and head.time_buckets and rows.times is not None:
+        unknown = int(len(rows.times) - np.count_nonzero(np.isfinite(rows.times)))
+        if unknown:
+            raise UserError(
+                f"head.time_buckets needs the time of every interaction, but column '{job.interactions.time}' has none in "
+                f"{unknown:,} of {len(rows.times):,} training rows; set head.time_buckets=0, or leave those rows out"
+            )
     all_of = known(rows.user, rows.item, rows.times, len(users), len(items))
     sampler = Sampler(head.sampling, head.power, all_of.counts, all_of.items if head.leave_known else None)
     sequences, weight = None, 1.0

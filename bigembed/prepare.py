@@ -116,7 +116,7 @@ def prepare_other(job: Job, trained: Job, folder: Path) -> tuple[dict[str, Encod
         For whatever is wrong with the data.
     """
     if isinstance(job.head, RetrievalHead):
-        opened = open_interactions(trained)
+        opened = open_interactions(trained, judge=False)
         return _judged_pairs(job, folder, opened, open_other(job, opened))
     table = open_joined(job, "test", *_also(job))
     labels = _labels(job, table, "test")

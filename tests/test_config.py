@@ -1039,7 +1039,10 @@ def recommend(draw: st.DrawFn, job: Job) -> None:
     job.protocol.at, job.protocol.slices = job.protocol.at or [10], []
     if isinstance(job.data, FilesData):
         job.data.negatives = None
+    if getattr(job.data, "validation", None) is not None:
+        own.split = schema.Split.rows
     if isinstance(head, schema.RetrievalHead):
+        job.protocol.sampled = max(job.protocol.sampled, *job.protocol.at)
         job.protocol.candidates = draw(st.sampled_from([schema.Candidates.all, schema.Candidates.sampled]))
     for number in job.numbers.values():
         number.of = schema.Of.sample

@@ -267,6 +267,25 @@ def _check_protocol(job: Job) -> None:
         raise UserError("data.negatives is read for protocol.candidates=given alone; set that, or leave the file out")
     if not job.protocol.at:
         raise UserError("protocol.at is empty; give the lengths of the lists that are judged, e.g. [10,20]")
+    if job.protocol.candidates is Candidates.sampled and max(job.protocol.at) > job.protocol.sampled:
+        raise UserError(
+            f"lists of {max(job.protocol.at)} (protocol.at) hold all candidates, the item and protocol.sampled={job.protocol.sampled} "
+            "others, so that it would always be found; make protocol.sampled larger"
+        )
+    if (
+        job.protocol.candidates is Candidates.given
+        and files is not None
+        and files.test is None
+        and own.test_split is None
+    ):
+        raise UserError(
+            "data.negatives is of a test part, but data.test is null; name one, or set interactions.test_split"
+        )
+    if own.split is not Split.rows and files is not None and files.validation is not None:
+        raise UserError(
+            f"interactions.split={own.split.name} takes the validation part off the training part, but data.validation names one; leave "
+            "one of them out"
+        )
     if (own.min_rating is None) != (own.rating is None):
         raise UserError("interactions.rating and interactions.min_rating go together; give both, or none")
     if own.test_split is not None and (files is None or files.test is not None):

@@ -81,7 +81,7 @@ def open_job_data(job: Job, part: str) -> Opened:
 def parts_of(job: Job) -> Parts:
     """Return the parts of the data of a job; of interactions, the training rows alone, those that are judged on left out."""
     if isinstance(job.head, RetrievalHead):
-        return Parts(open_interactions(job).train, None, None)
+        return Parts(open_interactions(job, judge=False).train, None, None)
     return open_parts(job, {})
 
 
