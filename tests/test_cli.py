@@ -151,7 +151,7 @@ WRONG = {
     "evaluate run=nowhere": ["nowhere is no folder"],
     "evaluate run=.": ["holds no job.yaml"],
     "evaluate run=RUN": ["has no finished checkpoint yet", "resume="],
-    "evaluate ran=RUN": ["no option 'ran'", "run, output, checkpoint"],
+    "evaluate ran=RUN": ["no option 'ran'", "run, output, picture, checkpoint"],
     "evaluate RUN": ["is not of the form key=value"],
     "evaluate --run RUN": ["'--run' is not of the form key=value"],
     "evaluate run=RUN checkpoint=first": ["checkpoint", "first", "best, last"],
@@ -170,8 +170,8 @@ WRONG = {
     "export run=TRAINED out=x table=words": ["table= must name one of the tables of the run: text"],
     "export run=RUN out=x": ["has no finished checkpoint yet"],
     "export run=nowhere out=x": ["nowhere is no folder"],
-    "trian": ["no command 'trian'", "train, plan, evaluate, predict, export"],
-    "--foo": ["no command '--foo'", "train, plan, evaluate, predict, export"],
+    "trian": ["no command 'trian'", "train, plan, evaluate, predict, recommend, export"],
+    "--foo": ["no command '--foo'", "train, plan, evaluate, predict, recommend, export"],
 }
 
 
