@@ -369,7 +369,7 @@ BAD = {
     "memory_mib=0": "memory_mib is 0.0; it must be above 0",
     "memory_mib=nan": "memory_mib is nan",
     "sample=0": "sample is 0; it must be at least 1",
-    "mixed=1": "mixed is 1.0; it is a share",
+    "mixed=1": "mixed is 1.0; it must be below 1.0",
     "sizes=0": "sizes is 0",
     "seeds=0": "seeds is 0",
     "-m": "-m is for bigembed train",

@@ -242,7 +242,7 @@ WRONG = {
     "run=nowhere word=a": "nowhere is no folder",
     "run=RUN word=a table=words": "table= must name one of the tables of the run: text",
     "run=RUN row=8": "row=8 is no row of table text, whose rows are 0 to 7",
-    "run=RUN row=-1": "row=-1 is no row of table text",
+    "run=RUN row=-1": "row is -1; it must be at least 0",
     "run=RUN row=1 part=2": "part=2 is none of the parts of table text, which are numbered from 0 to 1",
     "run=RUN row=1 limit=0": "limit is 0; it must be at least 1",
     "run=RUN row=1 seed=3": "there is no option 'seed'",

@@ -453,7 +453,7 @@ def test_before_training_no_labels_are_needed(tmp_path: Path, monkeypatch: pytes
 
 WRONG = {
     "part=tests": "part=tests is no part of the data; use train, validation or test",
-    "collision_rate=1": "collision_rate is 1.0; it must be between 0 and 1",
+    "collision_rate=1": "collision_rate is 1.0; it must be below 1.0",
     "exact=3": "exact is 3; it must be at least 1024",
     "top=0": "top is 0; it must be at least 1",
     "run=RUN tables.text.dim=16": "cannot be changed for bigembed inspect",

@@ -1,7 +1,6 @@
 """``bigembed advise``: which kind of table, and how large, for the data and the memory there is; and a sweep that measures it. No torch."""
 
 import json
-import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -33,7 +32,6 @@ MIB = 2**20
 def main(arguments: list[str]) -> int:
     """Advise on the job that ``arguments`` describe; return the exit code."""
     options, _ = parse([argument for argument in arguments if argument.startswith(OWN)], AdviseOptions)
-    _check(options)
     others = [argument for argument in arguments if not argument.startswith(OWN)]
     for argument in others:
         if argument in ("-m", "--multirun") or argument.startswith(OF_TRAINING):
@@ -44,16 +42,6 @@ def main(arguments: list[str]) -> int:
     if jobs:  # none where the job was only to be shown
         _advise(options, jobs[0], others)
     return 0
-
-
-def _check(options: AdviseOptions) -> None:
-    if not 0 < options.mixed < 1:
-        raise UserError(f"mixed is {options.mixed}; it is a share of occurrences, between 0 and 1")
-    if not 0 < options.memory_mib < math.inf:
-        raise UserError(f"memory_mib is {options.memory_mib}; it must be above 0 and have an end")
-    for name in ("sample", "sizes", "seeds"):
-        if getattr(options, name) < 1:
-            raise UserError(f"{name} is {getattr(options, name)}; it must be at least 1")
 
 
 def _advise(options: AdviseOptions, job: Job, arguments: list[str]) -> None:

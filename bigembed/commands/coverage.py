@@ -45,8 +45,6 @@ OWN = tuple(f"{field.name}=" for field in fields(CoverageOptions))
 def main(arguments: list[str]) -> int:
     """Tell what is covered in the job that ``arguments`` describe; return the exit code."""
     options, _ = parse([argument for argument in arguments if argument.startswith(OWN)], CoverageOptions)
-    if options.top < 1:
-        raise UserError(f"top is {options.top}; it must be at least 1")
     others = [argument for argument in arguments if not argument.startswith(OWN)]
     look_at_job("coverage", others, partial(_tell, options))
     return 0

@@ -33,8 +33,6 @@ def main(arguments: list[str]) -> int:
     options, overrides = parse(arguments, ExplainOptions)
     if (options.word is None) == (options.row is None):
         raise UserError("give word=WORD, for its rows, or row=ROW, for the values that share it")
-    if options.limit < 1:
-        raise UserError(f"limit is {options.limit}; it must be at least 1")
     folder = Path(options.run)
     trained, checkpoint = run.open_run(folder, options.checkpoint)
     name = options.table or next(iter(trained.tables))

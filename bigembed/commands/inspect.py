@@ -56,11 +56,6 @@ def residents_of(checkpoint: Path | None, job: Job, name: str) -> np.ndarray | N
 def _check(options: InspectOptions) -> None:
     if options.part not in ("train", "validation", "test"):
         raise UserError(f"part={options.part} is no part of the data; use train, validation or test")
-    if not 0 < options.collision_rate < 1:
-        raise UserError(f"collision_rate is {options.collision_rate}; it must be between 0 and 1")
-    for name, least in (("exact", 1024), ("top", 1)):
-        if getattr(options, name) < least:
-            raise UserError(f"{name} is {getattr(options, name)}; it must be at least {least}")
 
 
 def _inspect_run(options: InspectOptions, overrides: list[str]) -> None:

@@ -70,8 +70,6 @@ def _check(options: RecommendOptions, overrides: list[str]) -> None:
         raise UserError(
             "items asks for neighbours of items, users and history for items of users; leave one of them out"
         )
-    if options.k < 1:
-        raise UserError(f"k is {options.k}; it must be at least 1")
     if options.search not in ("exact", "approximate"):
         raise UserError(f"search={options.search} is not known; use exact or approximate")
     for text in overrides:
