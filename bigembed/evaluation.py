@@ -62,6 +62,5 @@ def share(rows: np.ndarray, runtime: Runtime) -> tuple[np.ndarray, np.ndarray, i
 
     A rank's rows are contiguous and in order; the next one of the last row is the first. Neither depends on the ranks.
     """
-    world, rank, size = runtime.world, runtime.rank, len(rows)
-    own = slice(size * rank // world, size * (rank + 1) // world)
-    return rows[own], np.roll(rows, -1)[own], -(-size // world)
+    own = runtime.share(len(rows))
+    return rows[own], np.roll(rows, -1)[own], -(-len(rows) // runtime.world)

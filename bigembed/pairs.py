@@ -259,14 +259,15 @@ def _judged(
     """Return the cases of the parts; what comes before the test is training and validation."""
     found, before, earlier = {}, pairs.known, train
     trained = pairs.known.counts > 0
-    for name, table in tables.items():
-        if table is None:
-            continue
+    there_are = {name: table for name, table in tables.items() if table is not None}
+    for number, (name, table) in enumerate(there_are.items(), 1):
         rows = _codes(job, table, catalogues, f"{name} part", strict=False)
         given = _given(job, catalogues) if name == "test" else None
         found[name] = cases(rows.user, rows.item, rows.hits, before, _protocol(job, name), trained, given, job.seed)
         for sentence in found[name].told:
             say(f"warning: {name} part: {sentence}")
+        if number == len(there_are):  # nobody is judged after it
+            break
         there = (rows.user >= 0) & (rows.item >= 0)
         there &= True if rows.hits is None else rows.hits
         earlier = _joined(earlier, rows.take(np.flatnonzero(there)))

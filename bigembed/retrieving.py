@@ -85,8 +85,9 @@ class ItemVectors:
         self, model: Any, examples: Examples, size: int, runtime: Runtime, check: Callable[[], None] = lambda: None
     ) -> None:
         assert examples.pairs is not None
-        count, world, rank = len(examples.pairs.items), runtime.world, runtime.rank
-        self.first, stop = count * rank // world, count * (rank + 1) // world
+        count, world = len(examples.pairs.items), runtime.world
+        own = runtime.share(count)
+        self.first, stop = own.start, own.stop
         block, most = -(-size // world), -(-count // world)
         found = []
         for start in range(0, most, block):  # every rank makes as many steps
@@ -99,10 +100,7 @@ class ItemVectors:
 
 def _share(rows: np.ndarray, runtime: Runtime) -> tuple[np.ndarray, int]:
     """Return this rank's rows, and the most that any rank has."""
-    size = len(rows)
-    return rows[size * runtime.rank // runtime.world : size * (runtime.rank + 1) // runtime.world], -(
-        -size // runtime.world
-    )
+    return rows[runtime.share(len(rows))], -(-len(rows) // runtime.world)
 
 
 def users_of(
@@ -183,8 +181,7 @@ def best_items(
             best.add(*_best_of_block(scores, items.first + start, removed, k))
     if runtime.world == 1:
         return best.ordered()
-    rank, world = runtime.rank, runtime.world
-    own = slice(count * rank // world, count * (rank + 1) // world)
+    own = runtime.share(count)
     merged = Best(own.stop - own.start, k)
     for codes, found in _all_gathered(best, runtime):
         merged.add(codes[own], found[own])
@@ -212,8 +209,8 @@ def _gathered(users: torch.Tensor, count: int, runtime: Runtime) -> torch.Tensor
     padded[: len(users)] = users
     found = [torch.empty_like(padded) for _ in range(world)]
     dist.all_gather(found, padded)
-    lengths = [count * (rank + 1) // world - count * rank // world for rank in range(world)]
-    return torch.cat([each[:length] for each, length in zip(found, lengths, strict=True)])
+    shares = [runtime.share(count, rank) for rank in range(world)]
+    return torch.cat([each[: share.stop - share.start] for each, share in zip(found, shares, strict=True)])
 
 
 def _all_gathered(best: Best, runtime: Runtime) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -46,6 +46,11 @@ class Runtime:
         """Whether this process speaks and writes for all."""
         return self.rank == 0
 
+    def share(self, count: int, rank: int | None = None) -> slice:
+        """Return which of ``count`` things, in order, are those of a rank (default: of this one)."""
+        rank = self.rank if rank is None else rank
+        return slice(count * rank // self.world, count * (rank + 1) // self.world)
+
     @property
     def hosts(self) -> int:
         """How many hosts the processes are spread over."""

@@ -1,6 +1,7 @@
 """Two towers: a vector of the user, one of the item, whose dot product is the score (Covington et al. 2016; Yi et al. 2019)."""
 
 from itertools import groupby, pairwise
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,18 +70,37 @@ class Tower(nn.Module):
         return vectors.view(len(vectors), len(self.columns), self.dim).sum(1)
 
 
-class TwoTower(nn.Module):
+class Retrieval(nn.Module):
+    """What all heads that find items for users have in common: a tower for each, and losses that are made in ``forward``."""
+
+    def __init__(self, config: RetrievalHead, layout: Layout) -> None:
+        super().__init__()
+        self.config: Any = config
+        self.user_tower = Tower(layout, Of.user, config.user_hidden, config.dropout)
+        self.item_tower = Tower(layout, Of.item, config.item_hidden, config.dropout, ITEM_LAYERS)
+
+    def losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return each sample's loss, shape (samples,)."""
+        return scores[:, 0]
+
+    def items(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Return the vectors of the items of all slots, shape (slots, dim)."""
+        return ready(self.config, self.item_tower(columns_of(pooled, self.user_tower, self.item_tower)[1], None))
+
+    def looked_up(
+        self, pooled: torch.Tensor, seeds: torch.Tensor, extras: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the columns of users, of the slots that are samples, and those of items, of the slots that hold one."""
+        of_users, of_items = columns_of(pooled, self.user_tower, self.item_tower)
+        return of_users[: len(seeds)], of_items[: len(extras["item_seeds"])]
+
+
+class TwoTower(Retrieval):
     """Users and items by a tower each; a sample is a user and an item that belongs to him.
 
     A batch has slots: in slot i the user's features are those of sample i, the item's features those of the i-th distinct item of
     the batch.
     """
-
-    def __init__(self, config: RetrievalHead, layout: Layout) -> None:
-        super().__init__()
-        self.config = config
-        self.user_tower = Tower(layout, Of.user, config.user_hidden, config.dropout)
-        self.item_tower = Tower(layout, Of.item, config.item_hidden, config.dropout, ITEM_LAYERS)
 
     def forward(self, pooled: torch.Tensor, seeds: torch.Tensor, extras: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the samples' losses.
@@ -99,8 +119,7 @@ class TwoTower(nn.Module):
         -------
         Tensor, shape (samples, 1), float
         """
-        of_users, of_items = columns_of(pooled, self.user_tower, self.item_tower)
-        of_users, of_items = of_users[: len(seeds)], of_items[: len(extras["item_seeds"])]
+        of_users, of_items = self.looked_up(pooled, seeds, extras)
         users = ready(self.config, self.user_tower(of_users, seeds))
         items = ready(self.config, self.item_tower(of_items, extras["item_seeds"]))
         losses = retrieval_losses(self.config, users, items, extras)
@@ -110,17 +129,9 @@ class TwoTower(nn.Module):
             losses = losses + self.config.l2 * squares(of_users, of_items, numbers, extras)
         return losses.unsqueeze(1)
 
-    def losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return each sample's loss, shape (samples,)."""
-        return scores[:, 0]
-
     def users(self, pooled: torch.Tensor, extras: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the vectors of the users of all slots, shape (slots, dim)."""
         return ready(self.config, self.user_tower(columns_of(pooled, self.user_tower, self.item_tower)[0], None))
-
-    def items(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Return the vectors of the items of all slots, shape (slots, dim)."""
-        return ready(self.config, self.item_tower(columns_of(pooled, self.user_tower, self.item_tower)[1], None))
 
 
 def columns_of(pooled: torch.Tensor, *towers: Tower) -> list[torch.Tensor]:

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bigembed.config.schema import GRU4RecHead, HistoryHead, Of, SASRecHead, SequenceHead
+from bigembed.config.schema import GRU4RecHead, HistoryHead, SASRecHead, SequenceHead
 from bigembed.heads.dropout import Dropout, mixed
 from bigembed.heads.losses import retrieval_losses, squares
-from bigembed.heads.retrieval import ITEM_LAYERS, Tower, columns_of, ready
+from bigembed.heads.retrieval import Retrieval, columns_of, ready
 from bigembed.layout import Layout
 
 EPS = 1e-8  # of the layer norms, as in SASRec's code
@@ -88,7 +88,7 @@ class Positions:
         return vectors if self.seeds is None else dropout(vectors, self.seeds)
 
 
-class Sequence(nn.Module):
+class Sequence(Retrieval):
     """What the heads of sequences have in common; a sample is a user, a position of his history tells the next item.
 
     Items have a tower, from whose vectors histories are read as well; users have one where there are features of users, and its vector
@@ -97,10 +97,7 @@ class Sequence(nn.Module):
     """
 
     def __init__(self, config: SequenceHead, layout: Layout) -> None:
-        super().__init__()
-        self.config = config
-        self.user_tower = Tower(layout, Of.user, config.user_hidden, config.dropout)
-        self.item_tower = Tower(layout, Of.item, config.item_hidden, config.dropout, ITEM_LAYERS)
+        super().__init__(config, layout)
         self.dim = self.item_tower.dim
         self.gaps = _learned(config.time_buckets, self.dim) if config.time_buckets else None
 
@@ -129,8 +126,7 @@ class Sequence(nn.Module):
         """
         sample = _samples(extras)
         # Without layers an item's vector is whole where it is scored: only what the encoder reads is dropped, as in SASRec.
-        of_users, of_items = columns_of(pooled, self.user_tower, self.item_tower)
-        of_users, of_items = of_users[: len(seeds)], of_items[: len(extras["item_seeds"])]
+        of_users, of_items = self.looked_up(pooled, seeds, extras)
         vectors = self.item_tower(of_items, extras["item_seeds"] if self.config.item_hidden else None)
         users = self._encoded(vectors, extras, mixed(seeds[sample], extras["places"]))
         if self.user_tower.dim:
@@ -144,10 +140,6 @@ class Sequence(nn.Module):
             losses = losses + self.config.l2 * squared
         sums = losses.new_zeros(len(seeds)).index_add(0, sample, losses)
         return (sums * extras["position_weight"]).unsqueeze(1)
-
-    def losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return each sample's loss, shape (samples,)."""
-        return scores[:, 0]
 
     def users(self, pooled: torch.Tensor, extras: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the vectors of the users after their last position, shape (samples, dim).
@@ -163,10 +155,6 @@ class Sequence(nn.Module):
         if self.user_tower.dim:
             users = users + self.user_tower(of_users[: len(lengths)], None)
         return ready(self.config, users)
-
-    def items(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Return the vectors of the items of all slots, shape (slots, dim)."""
-        return ready(self.config, self.item_tower(columns_of(pooled, self.user_tower, self.item_tower)[1], None))
 
     def _encoded(
         self, vectors: torch.Tensor, extras: dict[str, torch.Tensor], seeds: torch.Tensor | None
