@@ -19,6 +19,7 @@ from bigembed.config.schema import (
     Split,
 )
 from bigembed.data import open_data, open_part
+from bigembed.data.labels import codes_of_groups
 from bigembed.data.rows import is_list
 from bigembed.encoders import NumberColumn
 from bigembed.errors import UserError
@@ -194,20 +195,9 @@ def _split(job: Job, table: pa.Table, split: Split | None, fraction: float, salt
     if split is None:
         return None
     key = key_of(job, Of.user)
-    encoded = table[key].combine_chunks()
-    users = _dictionary_codes(encoded)
+    users = codes_of_groups(table[key], key, "train", "interactions.user")
     times = None if job.interactions.time is None else numbers_in(table, job.interactions.time)
     return held_out(users, times, split, fraction, job.seed + salt, "the training part")
-
-
-def _dictionary_codes(values: pa.Array) -> np.ndarray:
-    """Return a number for each different value, shape (rows,), int64."""
-    encoded = values.dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    if encoded.null_count:
-        raise UserError("a user of the interactions is null; leave those rows out")
-    return np.asarray(encoded.indices).astype(np.int64)
 
 
 def _without(table: pa.Table, rows: np.ndarray) -> pa.Table:

@@ -126,8 +126,8 @@ def check_two_classes(labels: np.ndarray, columns: Sequence[str], losses: Sequen
             )
 
 
-def codes_of_groups(values: pa.ChunkedArray, column: str, part: str) -> np.ndarray:
-    """Return a number for each different value, shape (rows,), int64.
+def codes_of_groups(values: pa.ChunkedArray, column: str, part: str, option: str = "head.group") -> np.ndarray:
+    """Return a number for each different value, shape (rows,), int64; ``option`` names the column.
 
     Raises
     ------
@@ -136,11 +136,11 @@ def codes_of_groups(values: pa.ChunkedArray, column: str, part: str) -> np.ndarr
     """
     if pa.types.is_nested(values.type):
         raise UserError(
-            f"Column {column!r} of the {part} part, head.group, holds lists, and a row is in one group; name another column."
+            f"Column {column!r} of the {part} part, {option}, holds lists, and a row is in one group; name another column."
         )
     if values.null_count:
         raise UserError(
-            f"Column {column!r} of the {part} part, head.group, has {values.null_count} nulls; drop those rows."
+            f"Column {column!r} of the {part} part, {option}, has {values.null_count} nulls; drop those rows."
         )
     encoded = values.combine_chunks().dictionary_encode()
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
